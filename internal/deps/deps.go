@@ -1,0 +1,21 @@
+package deps
+import (
+ _ "google.golang.org/grpc"
+ _ "connectrpc.com/connect"
+ _ "github.com/planetscale/vtprotobuf/protohelpers"
+ _ "github.com/prometheus/client_golang/prometheus/promhttp"
+ _ "modernc.org/sqlite"
+ _ "github.com/spf13/cobra"
+ _ "charm.land/bubbletea/v2"
+ _ "charm.land/bubbles/v2/table"
+ _ "charm.land/lipgloss/v2"
+ _ "github.com/goccy/go-yaml"
+ _ "github.com/invopop/jsonschema"
+ _ "github.com/santhosh-tekuri/jsonschema/v6"
+ _ "pgregory.net/rapid"
+ _ "github.com/google/go-cmp/cmp"
+ _ "github.com/rogpeppe/go-internal/testscript"
+ _ "go.uber.org/goleak"
+ _ "golang.org/x/sync/errgroup"
+ _ "github.com/fsnotify/fsnotify"
+)
