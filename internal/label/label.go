@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package label holds the labels of a flow and the expressions that match them.
+//
+// Expressions are compiled in two steps so that a decision costs no map look-up: an Expr names labels
+// by key; Bind replaces the keys by slots of a Values array that is filled once per flow and shared by
+// all expressions of a control point.
+package label
+
+import (
+	"regexp"
+	"slices"
+)
+
+// Value is the value of one label of a flow. The zero Value is an absent label, which differs from a
+// label with an empty value.
+type Value struct {
+	Text    string
+	Present bool
+}
+
+// Values are the labels of one flow, by slot. A slot beyond the end reads as absent.
+type Values []Value
+
+// Op is the operator of an Expr.
+type Op uint8
+
+// The operators. Zero matches every flow, so that an absent matcher is the zero Expr.
+const (
+	True   Op = iota // every flow
+	All              // every expression of Of; true when Of is empty
+	Any              // some expression of Of; false when Of is empty
+	Not              // the negation of Of[0]
+	Exists           // the label Key is present
+	In               // the label Key is present and its value is one of Texts
+	Match            // the label Key is present and Regex finds a match in its value (unanchored)
+)
+
+// Expr is a boolean expression over the labels of a flow. The zero Expr matches every flow.
+type Expr struct {
+	Op    Op
+	Key   string
+	Texts []string
+	Regex *regexp.Regexp
+	Of    []Expr
+}
+
+// Equal matches flows whose label key has the value text.
+func Equal(key, text string) Expr { return Expr{Op: In, Key: key, Texts: []string{text}} }
+
+// And combines expressions; none at all matches every flow.
+func And(of ...Expr) Expr {
+	switch len(of) {
+	case 0:
+		return Expr{}
+	case 1:
+		return of[0]
+	}
+	return Expr{Op: All, Of: of}
+}
+
+// Negate turns an expression into its opposite.
+func Negate(e Expr) Expr { return Expr{Op: Not, Of: []Expr{e}} }
+
+// Walk calls f with every key that the expression reads; a key may come more than once.
+func (e Expr) Walk(f func(key string)) {
+	if e.Key != "" {
+		f(e.Key)
+	}
+	for _, sub := range e.Of {
+		sub.Walk(f)
+	}
+}
+
+// Required returns an equality that every matching flow fulfils, for indexes; ok is false when the
+// expression has none.
+func (e Expr) Required() (key, text string, ok bool) {
+	switch {
+	case e.Op == In && len(e.Texts) == 1:
+		return e.Key, e.Texts[0], true
+	case e.Op == All:
+		for _, sub := range e.Of {
+			if key, text, ok = sub.Required(); ok {
+				return key, text, true
+			}
+		}
+	}
+	return "", "", false
+}
+
+// Predicate is an Expr whose keys have been replaced by slots. It may be used by many goroutines.
+type Predicate struct {
+	op    Op
+	slot  int
+	texts []string
+	regex *regexp.Regexp
+	of    []Predicate
+}
+
+// Bind compiles the expression; slot maps a key to its place in Values.
+func (e Expr) Bind(slot func(key string) int) Predicate {
+	p := Predicate{op: e.Op, texts: slices.Clone(e.Texts), regex: e.Regex}
+	if e.Key != "" {
+		p.slot = slot(e.Key)
+	}
+	for _, sub := range e.Of {
+		p.of = append(p.of, sub.Bind(slot))
+	}
+	return p
+}
+
+// Match tells whether a flow with these labels matches. It does not allocate.
+func (p *Predicate) Match(v Values) bool {
+	switch p.op {
+	case True:
+		return true
+	case All:
+		for i := range p.of {
+			if !p.of[i].Match(v) {
+				return false
+			}
+		}
+		return true
+	case Any:
+		for i := range p.of {
+			if p.of[i].Match(v) {
+				return true
+			}
+		}
+		return false
+	case Not:
+		return !p.of[0].Match(v)
+	}
+	if p.slot >= len(v) || !v[p.slot].Present {
+		return false
+	}
+	switch p.op {
+	case Exists:
+		return true
+	case In:
+		return slices.Contains(p.texts, v[p.slot].Text)
+	case Match:
+		return p.regex.MatchString(v[p.slot].Text)
+	}
+	return false
+}

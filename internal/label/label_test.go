@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package label
+
+import (
+	"regexp"
+	"testing"
+)
+
+func bindAB(e Expr) Predicate {
+	return e.Bind(func(key string) int { return int(key[0] - 'a') })
+}
+
+func TestMatch(t *testing.T) {
+	present := func(a, b string) Values { return Values{{a, true}, {b, true}} }
+	onlyA := func(a string) Values { return Values{{a, true}, {}} }
+	tests := []struct {
+		name string
+		expr Expr
+		in   Values
+		want bool
+	}{
+		{"zero matches all", Expr{}, nil, true},
+		{"empty all", Expr{Op: All}, nil, true},
+		{"empty any", Expr{Op: Any}, nil, false},
+		{"equal", Equal("a", "x"), onlyA("x"), true},
+		{"equal, other value", Equal("a", "x"), onlyA("y"), false},
+		{"equal, absent", Equal("b", "x"), onlyA("x"), false},
+		{"equal empty, present", Equal("a", ""), onlyA(""), true},
+		{"equal empty, absent", Equal("b", ""), onlyA("x"), false},
+		{"slot beyond the end is absent", Equal("z", "x"), onlyA("x"), false},
+		{"exists", Expr{Op: Exists, Key: "b"}, present("x", ""), true},
+		{"does not exist", Negate(Expr{Op: Exists, Key: "b"}), onlyA("x"), true},
+		{"not in matches a missing label", Negate(Expr{Op: In, Key: "b", Texts: []string{"x", "y"}}), onlyA("x"), true},
+		{"in", Expr{Op: In, Key: "b", Texts: []string{"x", "y"}}, present("", "y"), true},
+		{"regex is unanchored", Expr{Op: Match, Key: "a", Regex: regexp.MustCompile("b.d")}, onlyA("abcde"), true},
+		{"regex, absent", Expr{Op: Match, Key: "b", Regex: regexp.MustCompile(".*")}, onlyA("x"), false},
+		{"and", And(Equal("a", "x"), Equal("b", "y")), present("x", "y"), true},
+		{"and fails", And(Equal("a", "x"), Equal("b", "y")), present("x", "z"), false},
+		{"any", Expr{Op: Any, Of: []Expr{Equal("a", "q"), Equal("b", "y")}}, present("x", "y"), true},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			p := bindAB(tt.expr)
+			if got := p.Match(tt.in); got != tt.want {
+				t.Errorf("Match(%v) = %v, want %v", tt.in, got, tt.want)
+			}
+		})
+	}
+}
+
+func TestRequired(t *testing.T) {
+	if k, v, ok := And(Expr{Op: Exists, Key: "b"}, Equal("a", "x")).Required(); !ok || k != "a" || v != "x" {
+		t.Errorf("got %q %q %v, want a x true", k, v, ok)
+	}
+	for _, e := range []Expr{{}, Negate(Equal("a", "x")), {Op: Any, Of: []Expr{Equal("a", "x")}}} {
+		if _, _, ok := e.Required(); ok {
+			t.Errorf("%+v requires nothing", e)
+		}
+	}
+}
+
+func TestMatchDoesNotAllocate(t *testing.T) {
+	p := bindAB(And(Equal("a", "x"), Negate(Expr{Op: In, Key: "b", Texts: []string{"x", "y"}})))
+	v := Values{{"x", true}, {"z", true}}
+	if n := testing.AllocsPerRun(100, func() { p.Match(v) }); n != 0 {
+		t.Errorf("%v allocations, want 0", n)
+	}
+}

@@ -1,0 +1,340 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package ledger
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"log/slog"
+	"math/rand/v2"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sluice-project/sluice/internal/limit"
+)
+
+// Config configures a Memory.
+type Config struct {
+	// Dir is where accounts are kept over restarts; "" keeps them in memory only.
+	Dir string
+	// MaxAccounts bounds accounts and held slots together; at 64 bytes a record and about 15 for the
+	// hash table. When it is reached, accounts that are as good as new are forgotten; if there are none,
+	// new keys of a limiter share one account, which limits them more than asked for, never less.
+	// 0: DefaultMaxAccounts; at most 16 million.
+	MaxAccounts int
+	// Logger; nil: slog.Default().
+	Logger *slog.Logger
+}
+
+// DefaultMaxAccounts is enough for a million tenants with three limits each; 320 MiB when all exist.
+const DefaultMaxAccounts = 4 << 20
+
+// fileName is the accounts file in the data directory.
+const fileName = "accounts.sluice"
+
+// Memory is the authority of a single process.
+type Memory struct {
+	arena  *arena
+	seed   maphash.Seed
+	shards [shardCount]shard
+	logger *slog.Logger
+
+	start   time.Time // carries the monotonic clock
+	base    limit.Instant
+	serial  atomic.Uint64
+	shared  atomic.Uint64 // takes charged to a shared overflow account
+	setsMu  sync.RWMutex
+	buckets map[LimiterID]*memoryBuckets
+	slots   map[LimiterID]*memorySlots
+}
+
+var _ Authority = (*Memory)(nil)
+
+// NewMemory opens the authority. With a directory, accounts are as they were when the last process
+// stopped, however it stopped. A damaged file is an error, never an empty ledger.
+func NewMemory(cfg Config) (*Memory, error) {
+	if cfg.MaxAccounts <= 0 {
+		cfg.MaxAccounts = DefaultMaxAccounts
+	}
+	m := &Memory{
+		seed:    maphash.MakeSeed(),
+		logger:  cmp.Or(cfg.Logger, slog.Default()),
+		start:   time.Now(),
+		buckets: make(map[LimiterID]*memoryBuckets),
+		slots:   make(map[LimiterID]*memorySlots),
+	}
+	m.base = limit.At(m.start)
+	m.serial.Store(rand.Uint64())
+	if cfg.Dir == "" {
+		m.arena = newArena(cfg.MaxAccounts)
+		return m, nil
+	}
+	a, err := openArena(filepath.Join(cfg.Dir, fileName), cfg.MaxAccounts)
+	if err != nil {
+		return nil, err
+	}
+	m.arena = a
+	if err := m.restore(); err != nil {
+		return nil, errors.Join(fmt.Errorf("accounts file in %s: %w", cfg.Dir, err), a.close())
+	}
+	return m, nil
+}
+
+// Now is the time of the accounts: wall-clock time at the start, then the monotonic clock, so that
+// setting the clock changes no limit.
+func (m *Memory) Now() limit.Instant { return m.base.Add(time.Since(m.start)) }
+
+// restore rebuilds tables, free lists and the order of held slots from the records.
+func (m *Memory) restore() error {
+	a := m.arena
+	var held []uint32
+	for i := a.len(); i > 0; i-- { // downwards, so that low records are reused first
+		r := a.at(i)
+		if !r.sane() {
+			return fmt.Errorf("record %d is damaged; %s", i, remedy)
+		}
+		switch r.typ {
+		case typFree:
+			a.free = append(a.free, i)
+		case typHeld:
+			held = append(held, i)
+		default:
+			if r.typ == typSlots {
+				r.a, r.t = 0, 0
+			}
+			h := m.hashRecord(r)
+			m.shardOf(h).table.insert(h, i)
+		}
+	}
+	slices.SortFunc(held, func(x, y uint32) int { return cmp.Compare(a.at(x).t, a.at(y).t) })
+	for _, i := range held {
+		r := a.at(i)
+		if r.account == 0 || r.account > a.len() || a.at(r.account).typ != typSlots {
+			return fmt.Errorf("record %d refers to no account; %s", i, remedy)
+		}
+		m.link(a.at(r.account), i)
+		m.shardOf(m.hashRecord(a.at(r.account))).table.insert(heldHash(r.serial), i)
+	}
+	return nil
+}
+
+func (m *Memory) hashRecord(r *record) uint64 {
+	if r.klen == longKey {
+		id := identity{*r.keyBytes(), longKey}
+		return hashLong(m.seed, LimiterID(r.limiter), &id)
+	}
+	return hash(m.seed, LimiterID(r.limiter), r.key())
+}
+
+func (m *Memory) shardOf(h uint64) *shard { return &m.shards[h>>(64-6)] }
+
+// findLocked returns the record of an account and its place in the table. REQUIRES s.mu.
+func (m *Memory) findLocked(s *shard, h uint64, typ uint8, id LimiterID, key string) (uint32, int) {
+	if len(key) > maxInline {
+		long := identify(key)
+		return s.table.find(h, func(i uint32) bool { return m.arena.at(i).is(typ, id, &long) })
+	}
+	return s.table.find(h, func(i uint32) bool {
+		r := m.arena.at(i)
+		return r.typ == typ && r.limiter == uint64(id) && int(r.klen) == len(key) &&
+			string(r.keyBytes()[:len(key)]) == key
+	})
+}
+
+// createLocked adds an account that findLocked did not find. REQUIRES s.mu.
+func (m *Memory) createLocked(s *shard, h uint64, typ uint8, id LimiterID, key string) (uint32, error) {
+	i, err := m.allocLocked(s)
+	if err != nil {
+		return noRecord, err
+	}
+	r := m.arena.at(i)
+	*r = record{}
+	ident := identify(key)
+	r.seal(typ, id, &ident)
+	s.table.insert(h, i)
+	return i, nil
+}
+
+// batch is how many free records a shard takes from the arena at a time.
+const batch = 16
+
+func (m *Memory) allocLocked(s *shard) (uint32, error) {
+	if len(s.free) == 0 {
+		var err error
+		if s.free, err = m.arena.alloc(s.free, batch); err != nil {
+			m.sweepLocked(s, sweepHard, m.Now())
+			if len(s.free) == 0 {
+				return noRecord, err
+			}
+		}
+	}
+	i := s.free[len(s.free)-1]
+	s.free = s.free[:len(s.free)-1]
+	return i, nil
+}
+
+func (m *Memory) freeLocked(s *shard, i uint32) {
+	m.arena.at(i).typ = typFree
+	s.free = append(s.free, i)
+	if len(s.free) > 4*batch {
+		m.arena.release(s.free[2*batch:])
+		s.free = s.free[:2*batch]
+	}
+}
+
+// Entries of a table that one sweep looks at: in the background, and when there is no room.
+const (
+	sweepSoft = 256
+	sweepHard = 1024
+)
+
+// sweepLocked forgets accounts that are as good as new. REQUIRES s.mu.
+func (m *Memory) sweepLocked(s *shard, n int, now limit.Instant) {
+	t := &s.table
+	for range min(n, len(t.entries)) {
+		s.hand = (s.hand + 1) & (len(t.entries) - 1)
+		i := uint32(t.entries[s.hand])
+		if i == noRecord || !m.forgettable(m.arena.at(i), now) {
+			continue
+		}
+		m.countAccount(m.arena.at(i), -1)
+		t.removeAt(s.hand)
+		m.freeLocked(s, i)
+	}
+}
+
+func (m *Memory) forgettable(r *record, now limit.Instant) bool {
+	m.setsMu.RLock()
+	defer m.setsMu.RUnlock()
+	switch r.typ {
+	case typHeld:
+		return false
+	case typSlots:
+		return r.t == 0 // nothing held
+	}
+	set := m.buckets[LimiterID(r.limiter)]
+	if set == nil {
+		return false // the limiter may be announced later; Forget drops it for good
+	}
+	b := r.bucket()
+	return b.Full(set.rule.Load(), now)
+}
+
+func (m *Memory) countAccount(r *record, delta int64) {
+	m.setsMu.RLock()
+	defer m.setsMu.RUnlock()
+	if set := m.buckets[LimiterID(r.limiter)]; set != nil && r.typ == typBucket {
+		set.count.Add(delta)
+	}
+	if set := m.slots[LimiterID(r.limiter)]; set != nil && r.typ == typSlots {
+		set.count.Add(delta)
+	}
+}
+
+// Run forgets idle accounts and writes the file to disk, about every second, until ctx ends. Without it
+// nothing is lost when the process is killed, but a power failure would lose more.
+func (m *Memory) Run(ctx context.Context) error {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		for i := range m.shards {
+			s := &m.shards[i]
+			s.mu.Lock()
+			m.sweepLocked(s, sweepSoft, m.Now())
+			s.mu.Unlock()
+		}
+		if err := m.arena.sync(); err != nil {
+			m.logger.Error("write accounts to disk", slog.Any("error", err))
+		}
+	}
+}
+
+// Forget implements Authority.
+func (m *Memory) Forget(id LimiterID) {
+	for i := range m.shards {
+		s := &m.shards[i]
+		s.mu.Lock()
+		m.forgetLocked(s, id)
+		s.mu.Unlock()
+	}
+	m.setsMu.Lock()
+	delete(m.buckets, id)
+	delete(m.slots, id)
+	m.setsMu.Unlock()
+}
+
+func (m *Memory) forgetLocked(s *shard, id LimiterID) {
+	var gone []uint32
+	for _, e := range s.table.entries {
+		if i := uint32(e); i != noRecord && m.arena.at(i).limiter == uint64(id) && m.arena.at(i).typ != typHeld {
+			gone = append(gone, i)
+		}
+	}
+	for _, i := range gone {
+		r := m.arena.at(i)
+		m.dropHeldLocked(s, r)
+		_, at := s.table.find(m.hashRecord(r), func(rec uint32) bool { return rec == i })
+		s.table.removeAt(at)
+		m.freeLocked(s, i)
+	}
+}
+
+// Close implements Authority.
+func (m *Memory) Close() error { return m.arena.close() }
+
+// SharedTakes counts takes that were charged to a shared account for want of room.
+func (m *Memory) SharedTakes() uint64 { return m.shared.Load() }
+
+// Each calls f with every account, in no order, holding a lock: f must be quick and must not call back.
+func (m *Memory) Each(f func(Account)) {
+	now := m.Now()
+	for i := range m.shards {
+		s := &m.shards[i]
+		s.mu.Lock()
+		for _, e := range s.table.entries {
+			if e != 0 {
+				if acc, ok := m.read(m.arena.at(uint32(e)), now); ok {
+					f(acc)
+				}
+			}
+		}
+		s.mu.Unlock()
+	}
+}
+
+func (m *Memory) read(r *record, now limit.Instant) (Account, bool) {
+	if r.typ == typHeld {
+		return Account{}, false
+	}
+	acc := Account{Limiter: LimiterID(r.limiter), Key: r.key()}
+	m.setsMu.RLock()
+	defer m.setsMu.RUnlock()
+	switch r.typ {
+	case typBucket:
+		set := m.buckets[acc.Limiter]
+		if set == nil {
+			return acc, false
+		}
+		rule, b := set.rule.Load(), r.bucket()
+		acc.Kind, acc.Limit = KindBucket, rule.Capacity
+		acc.Used = rule.Capacity - b.Level(rule, now)
+	case typSlots:
+		set := m.slots[acc.Limiter]
+		if set == nil {
+			return acc, false
+		}
+		acc.Kind, acc.Limit, acc.Used = KindSlots, set.rule.Load().Max, r.a
+	}
+	return acc, true
+}
