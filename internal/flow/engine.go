@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package flow
+
+import (
+	"cmp"
+	"context"
+	"crypto/cipher"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sluice-project/sluice/internal/ledger"
+	"github.com/sluice-project/sluice/internal/sched"
+)
+
+// Config configures an Engine.
+type Config struct {
+	// Authority keeps the accounts. Required.
+	Authority ledger.Authority
+	// TokenKey seals flow tokens; 32 bytes, the same on all servers that may end each other's flows, and
+	// kept over restarts. Required.
+	TokenKey []byte
+	// MaxWaiting bounds the flows waiting at one limiter; 0: sched.DefaultMaxWaiting.
+	MaxWaiting int
+	// MaxControlPoints bounds the control points counted one by one; 0: DefaultMaxControlPoints.
+	MaxControlPoints int
+	// Logger; nil: slog.Default().
+	Logger *slog.Logger
+}
+
+// DefaultMaxControlPoints is how many control points have figures of their own. Those beyond that no
+// policy names share one.
+const DefaultMaxControlPoints = 10_000
+
+// Engine decides flows. All methods may be called concurrently.
+type Engine struct {
+	authority ledger.Authority
+	cfg       Config
+	logger    *slog.Logger
+	snapshot  atomic.Pointer[snapshot]
+	pool      sync.Pool
+	sealer    cipher.AEAD
+	nonce     nonceSource
+	endedSet  endedSet
+	opened    time.Time
+
+	mu       sync.Mutex                                    // serialises changes of limiters
+	limiters atomic.Pointer[map[ledger.LimiterID]*limiter] // copied on change; retired ones included
+
+	points   sync.Map // name -> *pointStats
+	nPoints  atomic.Int64
+	stripe   atomic.Int64
+	overflow *controlPoint
+}
+
+// New makes an engine without limiters: it admits everything.
+func New(cfg Config) (*Engine, error) {
+	if cfg.Authority == nil {
+		return nil, errors.New("flow: Config needs an Authority")
+	}
+	sealer, err := newSealer(cfg.TokenKey)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.MaxControlPoints <= 0 {
+		cfg.MaxControlPoints = DefaultMaxControlPoints
+	}
+	e := &Engine{
+		authority: cfg.Authority, cfg: cfg, sealer: sealer, opened: time.Now(),
+		logger: cmp.Or(cfg.Logger, slog.Default()),
+	}
+	e.limiters.Store(&map[ledger.LimiterID]*limiter{})
+	e.nonce.init()
+	e.pool.New = func() any {
+		return &Flow{ready: make(chan struct{}, 1), stripe: int(e.stripe.Add(1)) & (stripes - 1)}
+	}
+	e.snapshot.Store(&snapshot{points: map[string]*controlPoint{}})
+	e.overflow = &controlPoint{name: "(other)", stats: newPointStats("(other)")}
+	return e, nil
+}
+
+// Check tells whether Publish would take these limiters.
+func (e *Engine) Check(specs []*LimiterSpec) error {
+	seen := make(map[ledger.LimiterID]*LimiterSpec, len(specs))
+	var errs []error
+	for _, s := range specs {
+		if other := seen[s.ID]; other != nil {
+			errs = append(errs, fmt.Errorf("limiters %s %s and %s %s have the same id %x",
+				s.Policy, s.Component, other.Policy, other.Component, s.ID))
+		}
+		seen[s.ID] = s
+		if err := s.validate(); err != nil {
+			errs = append(errs, fmt.Errorf("policy %s, %s: %w", s.Policy, s.Component, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (s *LimiterSpec) validate() error {
+	switch {
+	case s.ID == 0:
+		return errors.New("limiter without id")
+	case s.Kind == KindUnspecified || int(s.Kind) >= len(kindNames):
+		return errors.New("limiter of unknown kind")
+	case s.Kind.schedules() != (s.Scheduler != nil):
+		return errors.New("scheduler parameters do not suit the kind")
+	case s.Kind.holdsSlots() && s.Slots.MaxInFlight <= 0:
+		return errors.New("max_inflight_duration must be more than 0")
+	case !s.Kind.holdsSlots() && s.Bucket.Interval <= 0:
+		return errors.New("interval must be more than 0")
+	}
+	return nil
+}
+
+// Publish puts a set of limiters into force, replacing all before. Limiters whose id stays keep their
+// accounts and queues; flows that wait at a limiter that is gone go on waiting under its last rule.
+// On an error nothing changes.
+func (e *Engine) Publish(specs []*LimiterSpec) error {
+	if err := e.Check(specs); err != nil {
+		return err
+	}
+	var wakes sched.Wakes
+	e.mu.Lock()
+	states, err := e.statesLocked(specs, &wakes)
+	if err == nil {
+		e.snapshot.Store(buildSnapshot(states, e.pointStats))
+	}
+	e.mu.Unlock()
+	wakes.Run()
+	return err
+}
+
+func (e *Engine) statesLocked(specs []*LimiterSpec, wakes *sched.Wakes) ([]*limiter, error) {
+	now := e.authority.Now()
+	states := make([]*limiter, 0, len(specs))
+	all := maps.Clone(*e.limiters.Load())
+	for _, spec := range specs {
+		l := all[spec.ID]
+		if l == nil || l.kind != spec.Kind {
+			var err error
+			if l, err = newLimiter(spec, e.authority, e.cfg.MaxWaiting); err != nil {
+				return nil, err
+			}
+			all[spec.ID] = l
+		}
+		states = append(states, l)
+	}
+	keep := make(map[ledger.LimiterID]bool, len(specs))
+	for i, spec := range specs {
+		keep[spec.ID] = true
+		if l := states[i]; l.spec.Load() != spec {
+			l.configure(spec, now, wakes)
+		}
+	}
+	for id, l := range all {
+		if !keep[id] && l.retiredAt.Load() == 0 {
+			l.retiredAt.Store(time.Now().UnixNano())
+		}
+	}
+	e.limiters.Store(&all)
+	return states, nil
+}
+
+// keepRetired is how long the accounts of a limiter outlive it, so that putting a policy back does not
+// give its quotas back.
+const keepRetired = time.Hour
+
+// Run forgets the accounts of limiters that are long gone, until ctx ends.
+func (e *Engine) Run(ctx context.Context) error {
+	tick := time.NewTicker(time.Minute)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			e.forgetRetired(time.Now())
+		}
+	}
+}
+
+func (e *Engine) forgetRetired(now time.Time) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	all := maps.Clone(*e.limiters.Load())
+	defer e.limiters.Store(&all)
+	for id, l := range all {
+		at := l.retiredAt.Load()
+		if at == 0 || now.Sub(time.Unix(0, at)) < keepRetired || l.queue != nil && l.queue.Waiting() > 0 {
+			continue
+		}
+		delete(all, id)
+		e.authority.Forget(id)
+	}
+}
+
+// Close denies every flow that waits, and every one that would have to.
+func (e *Engine) Close() {
+	for _, l := range *e.limiters.Load() {
+		if l.queue != nil {
+			var wakes sched.Wakes
+			l.queue.Close(&wakes)
+			wakes.Run()
+		}
+	}
+}
+
+// pointFor returns a control point; one that no policy names has no stages but is counted.
+func (e *Engine) pointFor(s *snapshot, name string) *controlPoint {
+	if p := s.points[name]; p != nil {
+		return p
+	}
+	if stats, ok := e.points.Load(name); ok {
+		return stats.(*pointStats).bare
+	}
+	if e.nPoints.Load() >= int64(e.cfg.MaxControlPoints) {
+		return e.overflow
+	}
+	return e.pointStats(name).bare
+}
+
+func (e *Engine) pointStats(name string) *pointStats {
+	if s, ok := e.points.Load(name); ok {
+		return s.(*pointStats)
+	}
+	s, loaded := e.points.LoadOrStore(name, newPointStats(name))
+	if !loaded {
+		e.nPoints.Add(1)
+	}
+	return s.(*pointStats)
+}

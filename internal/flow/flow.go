@@ -1,0 +1,589 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package flow is the data plane: it decides one flow at a time.
+//
+// Policies are compiled into one immutable snapshot behind an atomic pointer: control point → selectors
+// → stages in a fixed order. A flow sees one snapshot from start to end. The first denial wins, and
+// every stage passed before undoes what it charged, in reverse order, before the answer is given.
+// Limiters live as long as their id does, so that their counts and queues survive edits.
+//
+// A decision allocates nothing when it admits, takes no global lock, and costs one look-up per label
+// that a policy of its control point reads.
+package flow
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/sluice-project/sluice/internal/label"
+	"github.com/sluice-project/sluice/internal/ledger"
+	"github.com/sluice-project/sluice/internal/limit"
+	"github.com/sluice-project/sluice/internal/sched"
+)
+
+// Request describes one flow.
+type Request struct {
+	// ControlPoint is where the flow passes. Required, unless Shape is given.
+	ControlPoint string
+	// Labels are what is known about the flow.
+	Labels map[string]string
+	// Shape and Values replace ControlPoint, Labels and Services where many flows look alike: the values
+	// are in the order of the shape's keys.
+	Shape  *Shape
+	Values []string
+	// Services the caller belongs to.
+	Services []string
+	// QueueTimeout bounds the time in queues, on top of the context's deadline; negative: no bound.
+	QueueTimeout time.Duration
+	// NoEnd says that End will not be called; slots free themselves when their time is over.
+	NoEnd bool
+	// Explain fills Verdict.Decisions.
+	Explain bool
+	// RampMode lets the flow run only if a load ramp admits it.
+	RampMode bool
+}
+
+// Listener is told the verdict on a flow that had to wait. Decided is called once, with no lock held,
+// on any goroutine; it must not block.
+type Listener interface{ Decided(f *Flow) }
+
+// charge is what a flow holds of one account.
+type charge struct {
+	limiter *limiter
+	key     string
+	tokens  float64
+	slot    ledger.SlotID
+	carried bool // the cost came from a label, so that End can correct it
+}
+
+// inlineCharges is how many charges a Flow holds without allocating.
+const inlineCharges = 8
+
+// Flow is one flow from Start to End. Flows are pooled: after Free or End it must not be touched. Its
+// methods are not for concurrent use, except Cancel.
+type Flow struct {
+	// Verdict is the answer, once it is known.
+	Verdict Verdict
+	// Tag is the caller's.
+	Tag uint64
+
+	engine   *Engine
+	snap     *snapshot
+	point    *controlPoint
+	values   label.Values
+	services []string
+	bits     []uint64
+	started  limit.Instant
+	deadline limit.Instant // 0: none
+	next     int           // stage to decide next
+	noEnd    bool
+	explain  bool
+	charges  []charge
+	waiter   sched.Waiter
+	listener Listener
+	wakes    Wakes
+	stripe   int  // of counters; flows of one core share it, mostly, because pools are per core
+	counted  bool // in the control point's waiting figure
+
+	mu        sync.Mutex // guards what Cancel and Resume share
+	waitingAt *limiter
+	cancelled bool
+
+	ready       chan struct{} // for Start
+	chargeBuf   [inlineCharges]charge
+	valueBuf    [16]label.Value
+	bitsBuf     [4]uint64
+	stageTokens float64
+	stageCarry  bool
+}
+
+var _ sched.Resumer = (*Flow)(nil)
+
+// Admitted tells whether the flow may run.
+func (f *Flow) Admitted() bool { return f.Verdict.Admitted }
+
+// ControlPoint is the name of the control point.
+func (f *Flow) ControlPoint() string { return f.point.name }
+
+func (f *Flow) value(slot int) label.Value {
+	if slot == noSlot {
+		return label.Value{}
+	}
+	return f.values[slot]
+}
+
+// waitUntil is the deadline of a wait: the caller's less the margin, and no later than the queue
+// time-out. 0: none.
+func (f *Flow) waitUntil(now limit.Instant, margin, timeout time.Duration) limit.Instant {
+	at := f.deadline
+	if at != 0 {
+		at = max(at.Add(-margin), 1)
+	}
+	if timeout > 0 {
+		if t := now.Add(timeout); at == 0 || t < at {
+			at = t
+		}
+	}
+	return at
+}
+
+// Start decides a flow, waiting for capacity where a policy says so until ctx ends. The answer is in
+// Verdict. A flow that was admitted must be ended with End (or its token sealed and the Flow freed);
+// one that was denied must be freed.
+func (e *Engine) Start(ctx context.Context, r *Request) *Flow {
+	f, pending := e.Begin(ctx, r, nil)
+	if !pending {
+		return f
+	}
+	select {
+	case <-f.ready:
+	case <-ctx.Done():
+		var wakes Wakes
+		if !f.Cancel(&wakes) {
+			<-f.ready
+		}
+		wakes.Run()
+	}
+	return f
+}
+
+// Begin is Start without waiting. When pending is true the verdict is still open and listener will be
+// told; from then on the flow may be touched only by Listener.Decided and Cancel. The context's deadline
+// bounds the wait; its cancellation does not, call Cancel for that.
+func (e *Engine) Begin(ctx context.Context, r *Request, listener Listener) (f *Flow, pending bool) {
+	f = e.pool.Get().(*Flow)
+	now := e.authority.Now()
+	f.engine, f.started, f.listener = e, now, listener
+	f.noEnd, f.explain, f.services = r.NoEnd, r.Explain, r.Services
+	f.charges = f.chargeBuf[:0]
+	if deadline, ok := ctx.Deadline(); ok {
+		f.deadline = max(now.Add(time.Until(deadline)), 1)
+	}
+	if r.QueueTimeout >= 0 {
+		if t := now.Add(r.QueueTimeout); f.deadline == 0 || t < f.deadline {
+			f.deadline = t
+		}
+	}
+	f.snap = e.snapshot.Load()
+	switch {
+	case !f.resolve(r): // the verdict says why
+	case r.RampMode: // no component of this release admits ramp-mode flows
+		f.deny(NotSampled, nil, now, nil)
+	case !f.run(now, nil):
+		return f, true
+	}
+	f.finish()
+	return f, false
+}
+
+// Wakes collects flows that a call has freed, to be resumed with Run when no lock is held.
+type Wakes = sched.Wakes
+
+// resolve finds the control point and the labels that it reads. It returns false for a request that
+// makes no sense, with the verdict set.
+func (f *Flow) resolve(r *Request) bool {
+	if r.Shape != nil {
+		f.services = r.Shape.services
+		return r.Shape.resolve(f, r.Values)
+	}
+	if detail := checkRequest(r); detail != "" {
+		f.point = f.engine.pointFor(f.snap, r.ControlPoint)
+		f.Verdict.Reason, f.Verdict.Detail = InvalidRequest, detail
+		return false
+	}
+	f.point = f.engine.pointFor(f.snap, r.ControlPoint)
+	f.sizeTo(f.point)
+	for i, key := range f.point.keys {
+		text, ok := r.Labels[key]
+		f.values[i] = label.Value{Text: text, Present: ok}
+	}
+	return true
+}
+
+func (f *Flow) sizeTo(p *controlPoint) {
+	f.values = f.valueBuf[:0]
+	if n := len(p.keys); n <= len(f.valueBuf) {
+		f.values = f.valueBuf[:n]
+	} else {
+		f.values = make(label.Values, n)
+	}
+	words := (len(p.stages) + 63) / 64
+	if words <= len(f.bitsBuf) {
+		f.bits = f.bitsBuf[:words]
+	} else {
+		f.bits = make([]uint64, words)
+	}
+	clear(f.bits)
+	f.next = 0
+}
+
+// Bounds on requests; beyond them a request is refused as invalid.
+const (
+	MaxControlPointLen = 255
+	MaxLabels          = 4096
+)
+
+func checkRequest(r *Request) string {
+	switch {
+	case r.ControlPoint == "":
+		return "control_point is empty"
+	case len(r.ControlPoint) > MaxControlPointLen:
+		return "control_point is longer than 255 bytes"
+	case len(r.Labels) > MaxLabels:
+		return "more than 4096 labels"
+	}
+	return ""
+}
+
+// run decides stages from f.next on. It returns false when the flow has to wait.
+func (f *Flow) run(now limit.Instant, wakes *sched.Wakes) (decided bool) {
+	p := f.point
+	if f.next == 0 {
+		p.match(f.values, f.services, f.bits)
+	}
+	matched := f.next > 0
+	for i := f.next; i < len(p.stages); i++ {
+		if f.bits[i>>6]&(1<<(i&63)) == 0 {
+			continue
+		}
+		matched = true
+		f.next = i + 1
+		switch f.decide(&p.stages[i], now, wakes) {
+		case stageDenied:
+			return true
+		case stageWaits:
+			return false
+		}
+	}
+	f.Verdict.Admitted = true
+	f.Verdict.Reason = Admitted
+	if !matched {
+		f.Verdict.Reason = NoPolicy
+	}
+	return true
+}
+
+type stageResult uint8
+
+const (
+	stagePassed stageResult = iota
+	stageDenied
+	stageWaits
+)
+
+func (f *Flow) decide(st *stage, now limit.Instant, wakes *sched.Wakes) stageResult {
+	spec := st.spec
+	if spec.PassThrough {
+		f.note(st, "pass_through")
+		return stagePassed
+	}
+	key := ""
+	if st.key != noSlot {
+		v := f.values[st.key]
+		if !v.Present {
+			st.limiter.labelMissing.Add(1)
+			f.note(st, "label_missing")
+			return stagePassed
+		}
+		key = shorten(v.Text)
+	}
+	f.stageTokens, f.stageCarry = 1, false
+	if spec.Kind.schedules() {
+		f.stageTokens = st.classify(f, now)
+	}
+	if !f.cost(st) {
+		f.deny(InvalidRequest, st, now, wakes)
+		return stageDenied
+	}
+	if spec.Kind.schedules() {
+		return f.queueAt(st, key, now, wakes)
+	}
+	return f.takeAt(st, key, now, wakes)
+}
+
+// cost reads the tokens of the flow from its label. It returns false for a number that makes no sense;
+// text that is no number at all is ignored, as it always was.
+func (f *Flow) cost(st *stage) bool {
+	v := f.value(st.tokens)
+	if !v.Present {
+		return true
+	}
+	n, ok := parseNumber(v.Text)
+	if !ok {
+		return true
+	}
+	if !limit.ValidTokens(n) {
+		f.Verdict.Detail = "label " + printable(st.spec.TokensKey) + ": " + printable(v.Text) +
+			" is not a number of tokens; expected 0 to 9007199254740992"
+		return false
+	}
+	f.stageTokens, f.stageCarry = n, true
+	return true
+}
+
+func (f *Flow) takeAt(st *stage, key string, now limit.Instant, wakes *sched.Wakes) stageResult {
+	l := st.limiter
+	c, err := l.take(context.Background(), key, f.stageTokens, now)
+	if err != nil {
+		l.failed.Add(1) // nothing was charged; one flow more does less harm than an outage
+		f.note(st, "error")
+		return stagePassed
+	}
+	if c.OK {
+		f.passed(st, key, c.Slot, c.Remaining, c.Limit)
+		return stagePassed
+	}
+	v := &f.Verdict
+	v.Key, v.Tokens, v.Remaining, v.Limit = key, f.stageTokens, c.Remaining, c.Limit
+	reason := RateLimited
+	switch {
+	case f.stageTokens > c.Limit && c.Limit > 0:
+		reason = TooLarge
+	case l.slots != nil:
+		reason = ConcurrencyLimited
+		v.RetryAfter = l.retryAfterSlots(c)
+	case c.Wait != limit.Never:
+		v.RetryAfter = c.Wait
+	}
+	f.deny(reason, st, now, wakes)
+	return stageDenied
+}
+
+func (f *Flow) queueAt(st *stage, key string, now limit.Instant, wakes *sched.Wakes) stageResult {
+	l, w := st.limiter, &f.waiter
+	w.Key, w.Tokens, w.Resumer = key, f.stageTokens, f
+	f.mu.Lock()
+	if f.cancelled {
+		f.mu.Unlock()
+		f.deny(Cancelled, st, now, wakes)
+		return stageDenied
+	}
+	out := l.queue.Admit(w, now)
+	if out == sched.Pending {
+		f.waitingAt = l
+		if !f.counted {
+			f.counted = true
+			f.point.stats.waiting.Add(1)
+		}
+		f.mu.Unlock()
+		return stageWaits
+	}
+	f.mu.Unlock()
+	return f.settleWait(st, out, now, wakes)
+}
+
+// settleWait turns the outcome of a queue into a stage result.
+func (f *Flow) settleWait(st *stage, out sched.Outcome, now limit.Instant, wakes *sched.Wakes) stageResult {
+	w := &f.waiter
+	f.Verdict.Waited += w.Waited
+	switch out {
+	case sched.Granted:
+		f.passed(st, w.Key, ledger.SlotID(w.Grant.Slot), w.Grant.Remaining, w.Grant.Limit)
+		return stagePassed
+	case sched.Failed:
+		st.limiter.failed.Add(1)
+		f.note(st, "error")
+		return stagePassed
+	}
+	v := &f.Verdict
+	v.Key, v.Tokens, v.Remaining, v.Limit = w.Key, w.Tokens, w.Grant.Remaining, w.Grant.Limit
+	if w.RetryAfter != limit.Never {
+		v.RetryAfter = w.RetryAfter
+	}
+	f.deny(queueReasons[out], st, now, wakes)
+	return stageDenied
+}
+
+// Resume implements sched.Resumer: the flow has left a queue and goes on with the next stage.
+func (f *Flow) Resume(w *sched.Waiter, wakes *sched.Wakes) {
+	now := f.engine.authority.Now()
+	f.mu.Lock() // Begin may not have returned from Admit yet
+	f.waitingAt = nil
+	f.mu.Unlock()
+	st := &f.point.stages[f.next-1]
+	f.stageTokens = w.Tokens
+	f.stageCarry = f.carried(st)
+	if f.settleWait(st, w.Outcome, now, wakes) == stageDenied || f.run(now, wakes) {
+		f.decided()
+	}
+}
+
+func (f *Flow) carried(st *stage) bool {
+	v := f.value(st.tokens)
+	if !v.Present {
+		return false
+	}
+	_, ok := parseNumber(v.Text)
+	return ok
+}
+
+// decided tells whoever waits for the verdict. The flow belongs to them from here on.
+func (f *Flow) decided() {
+	f.finish()
+	if f.listener != nil {
+		f.listener.Decided(f)
+		return
+	}
+	f.ready <- struct{}{}
+}
+
+// Cancel denies a flow whose caller has left while it waits. It returns false when the verdict is known
+// or about to be: then whoever waits is told as usual. After true, nobody is told and the caller owns
+// the flow, whose verdict is Cancelled. The caller must Run the wakes afterwards. Cancel may be called
+// while the caller holds a lock that Decided takes, which is how it can know that the flow is not freed.
+func (f *Flow) Cancel(wakes *Wakes) bool {
+	now := f.engine.authority.Now()
+	f.mu.Lock()
+	f.cancelled = true
+	l := f.waitingAt
+	if l == nil || !l.queue.Cancel(&f.waiter, now, wakes) {
+		f.mu.Unlock()
+		return false
+	}
+	f.waitingAt = nil
+	f.mu.Unlock()
+	f.Verdict.Waited += f.waiter.Waited
+	f.deny(Cancelled, &f.point.stages[f.next-1], now, wakes)
+	f.finish()
+	return true
+}
+
+// passed records that a stage let the flow pass, and what it charged.
+func (f *Flow) passed(st *stage, key string, slot ledger.SlotID, remaining, full float64) {
+	l := st.limiter
+	l.passed[f.stripe].flows.Add(1)
+	l.passed[f.stripe].tokens.add(f.stageTokens)
+	f.charges = append(f.charges, charge{l, key, f.stageTokens, slot, f.stageCarry})
+	if f.explain {
+		f.Verdict.Decisions = append(f.Verdict.Decisions, f.decision(st, key, true, remaining, full, ""))
+	}
+}
+
+func (f *Flow) note(st *stage, note string) {
+	if f.explain {
+		f.Verdict.Decisions = append(f.Verdict.Decisions, f.decision(st, "", true, 0, 0, note))
+	}
+}
+
+func (f *Flow) decision(st *stage, key string, ok bool, remaining, full float64, note string) Decision {
+	d := Decision{
+		Limiter: st.spec, Key: key, Admitted: ok, Note: note,
+		Tokens: f.stageTokens, Remaining: remaining, Limit: full,
+	}
+	if note != "" {
+		d.Tokens = 0
+	} else if st.spec.Kind.schedules() {
+		d.Workload, d.Priority, d.Waited = f.waiter.Class.Workload, f.waiter.Class.Priority, f.waiter.Waited
+	}
+	return d
+}
+
+// deny sets the verdict and undoes every charge, last first. A nil wakes means that the caller holds no
+// list: those whom the undo frees are resumed here.
+func (f *Flow) deny(r Reason, st *stage, now limit.Instant, wakes *sched.Wakes) {
+	v := &f.Verdict
+	v.Admitted, v.Reason = false, r
+	if st != nil {
+		v.Limiter = st.spec
+		st.limiter.denied.Add(1)
+		st.limiter.tokensDenied.add(f.stageTokens)
+		if f.explain {
+			v.Decisions = append(v.Decisions, f.decision(st, v.Key, false, v.Remaining, v.Limit, ""))
+		}
+	}
+	own := wakes == nil
+	if own {
+		wakes = &f.wakes
+	}
+	for i := len(f.charges) - 1; i >= 0; i-- {
+		f.charges[i].limiter.undo(&f.charges[i], now, wakes)
+	}
+	f.charges = f.charges[:0]
+	if own {
+		wakes.Run()
+	}
+}
+
+// finish counts the verdict.
+func (f *Flow) finish() {
+	s := f.point.stats
+	if f.counted {
+		f.counted = false
+		s.waiting.Add(-1)
+	}
+	switch {
+	case f.Verdict.Reason == NoPolicy:
+		s.unmatched.Add(1)
+	case f.Verdict.Admitted:
+		s.hot[f.stripe].admitted.Add(1)
+	default:
+		s.denied[f.Verdict.Reason].Add(1)
+	}
+}
+
+// Free gives a flow back without ending it: a denied one, or one whose token has been sealed.
+func (f *Flow) Free() {
+	e := f.engine
+	clear(f.values)
+	clear(f.charges)
+	f.Verdict = Verdict{}
+	f.engine, f.snap, f.point, f.listener, f.services, f.values, f.bits, f.charges = nil, nil, nil, nil, nil, nil, nil, nil
+	f.deadline, f.next, f.Tag, f.cancelled, f.counted = 0, 0, 0, false, false
+	if f.waiter.Resumer != nil {
+		f.waiter = sched.Waiter{}
+	}
+	e.pool.Put(f)
+}
+
+// Outcome reports how the work of a flow went.
+type Outcome struct {
+	// Failed tells that the work did not succeed.
+	Failed bool
+	// Duration of the work itself; 0: not known, then the time since admission counts.
+	Duration time.Duration
+	// Tokens is the true cost for limiters whose cost came from a label; nil: the estimate was right.
+	Tokens *float64
+	// TokensByLabel is the true cost by label key; it wins over Tokens.
+	TokensByLabel map[string]float64
+}
+
+// actual returns the true cost of a charge, if the outcome tells it and it makes sense.
+func (o *Outcome) actual(c *charge) (n float64, known bool) {
+	if !c.carried {
+		return 0, false
+	}
+	if n, known = o.TokensByLabel[c.limiter.spec.Load().TokensKey]; !known && o.Tokens != nil {
+		n, known = *o.Tokens, true
+	}
+	return n, known && limit.ValidTokens(n)
+}
+
+// End ends an admitted flow and frees it. It returns false when slots had expired before.
+func (f *Flow) End(o Outcome) bool {
+	ok := f.engine.end(f.point.stats, f.charges, f.started, f.Verdict.Waited, &o, &f.wakes, f.stripe)
+	f.Free()
+	return ok
+}
+
+// end releases and settles charges, and resumes the flows that go on because of it. The wakes must be
+// empty.
+
+func (e *Engine) end(stats *pointStats, charges []charge, started limit.Instant, waited time.Duration, o *Outcome, wakes *Wakes, stripe int) bool {
+	now := e.authority.Now()
+	held := max(0, now.Sub(started)-waited)
+	ok := true
+	for i := len(charges) - 1; i >= 0; i-- {
+		c := &charges[i]
+		n, known := o.actual(c)
+		if !c.limiter.settle(c, n, known, held, now, wakes) {
+			ok = false
+		}
+	}
+	if o.Duration > 0 {
+		held = o.Duration
+	}
+	stats.ended(stripe, o.Failed, held)
+	wakes.Run()
+	return ok
+}

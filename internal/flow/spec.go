@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package flow
+
+import (
+	"time"
+
+	"github.com/sluice-project/sluice/internal/label"
+	"github.com/sluice-project/sluice/internal/ledger"
+	"github.com/sluice-project/sluice/internal/limit"
+)
+
+// Kind is the kind of a limiter. Kinds are decided in this order: cheap and local first, waiting last.
+type Kind uint8
+
+// The kinds.
+const (
+	KindUnspecified Kind = iota
+	RateLimiter
+	ConcurrencyLimiter
+	ConcurrencyScheduler
+	QuotaScheduler
+)
+
+var kindNames = [...]string{"unspecified", "rate_limiter", "concurrency_limiter", "concurrency_scheduler", "quota_scheduler"}
+
+// String is the name that policies use.
+func (k Kind) String() string { return kindNames[k] }
+
+// KindByName is the inverse of String; KindUnspecified for other names.
+func KindByName(name string) Kind {
+	for k, n := range kindNames {
+		if n == name {
+			return Kind(k)
+		}
+	}
+	return KindUnspecified
+}
+
+func (k Kind) schedules() bool  { return k == ConcurrencyScheduler || k == QuotaScheduler }
+func (k Kind) holdsSlots() bool { return k == ConcurrencyLimiter || k == ConcurrencyScheduler }
+
+// LimiterSpec is one limiter of one policy, compiled. It does not change after it was published.
+type LimiterSpec struct {
+	// ID finds the accounts; it stays the same across edits that keep the limiter.
+	ID ledger.LimiterID
+	// Policy, Hash and Component name the limiter for people.
+	Policy, Hash, Component string
+	Kind                    Kind
+	// Selectors say which flows are limited: those that match any of them.
+	Selectors []Selector
+	// LimitBy is the label whose value is the account; "": one account for all. A flow without the label
+	// is not limited.
+	LimitBy string
+	// TokensKey is the label that carries the cost; "" or absent: 1, or what the workload says.
+	TokensKey string
+	// DeniedStatus is the HTTP status that suits a denial.
+	DeniedStatus int
+	// PassThrough admits everything without counting it.
+	PassThrough bool
+	// Bucket is the rule of rate limiters and quota schedulers.
+	Bucket limit.BucketRule
+	// Slots is the rule of concurrency limiters and schedulers.
+	Slots ledger.SlotRule
+	// Scheduler is set for the kinds that schedule.
+	Scheduler *SchedulerSpec
+}
+
+// Selector selects flows.
+type Selector struct {
+	// ControlPoint is compared exactly.
+	ControlPoint string
+	// Service is compared with each service of the flow; "": any, none included.
+	Service string
+	// Match is further narrowed by labels.
+	Match label.Expr
+}
+
+// SchedulerSpec says how flows wait.
+type SchedulerSpec struct {
+	// Workloads are tried in order; the first that matches is taken.
+	Workloads []WorkloadSpec
+	// Default is for flows that match none.
+	Default WorkloadSpec
+	// Margin is how long before the caller's deadline waiting ends, so that the answer arrives in time.
+	Margin time.Duration
+	// PriorityKey, WorkloadKey and FairnessKey are labels that override the priority and the name of the
+	// workload, and that split a workload into equal parts; "": none.
+	PriorityKey, WorkloadKey, FairnessKey string
+}
+
+// WorkloadSpec is a class of flows within a scheduler.
+type WorkloadSpec struct {
+	Name  string
+	Match label.Expr
+	// Priority is the weight; finite, more than 0.
+	Priority float64
+	// Tokens is the cost of a flow that carries none.
+	Tokens float64
+	// QueueTimeout bounds the wait; 0: only the caller's deadline does.
+	QueueTimeout time.Duration
+}

@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package flow
+
+import (
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sluice-project/sluice/internal/ledger"
+	"github.com/sluice-project/sluice/internal/limit"
+)
+
+// TokenKeySize is the length of the key that seals flow tokens.
+const TokenKeySize = 32
+
+// ErrInvalidToken is returned for a token that was not sealed with this key, or was changed.
+var ErrInvalidToken = errors.New("flow token was not issued by this server or cluster")
+
+// A token is a 12-byte nonce and, encrypted and authenticated with AES-256-GCM, what End needs. The
+// nonce doubles as the identity of the flow. It is four random bytes per process and a counter, so it
+// repeats only if two processes with one key draw the same prefix and count alike; the counter starts
+// at the time of day in order to make that rarer still.
+const (
+	tokenVersion = 1
+	nonceSize    = 12
+	maxTokenSize = 64 << 10
+)
+
+type nonceSource struct {
+	prefix [4]byte
+	count  atomic.Uint64
+}
+
+func (n *nonceSource) init() {
+	rand.Read(n.prefix[:]) // never fails: crypto/rand ends the process instead
+	n.count.Store(uint64(time.Now().UnixNano()))
+}
+
+func newSealer(key []byte) (cipher.AEAD, error) {
+	if len(key) != TokenKeySize {
+		return nil, fmt.Errorf("flow: token key has %d bytes, want %d", len(key), TokenKeySize)
+	}
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		return nil, err
+	}
+	return cipher.NewGCM(block)
+}
+
+// Charge flags in a token.
+const (
+	flagCarried = 1 << iota
+	flagSlot
+)
+
+// Seal appends to dst the token with which any server of the cluster can end the flow, whose Flow may
+// then be freed. Flows that hold nothing have a token too: their end is counted.
+func (f *Flow) Seal(dst []byte) []byte {
+	var plain [512]byte
+	p := append(plain[:0], tokenVersion)
+	p = binary.LittleEndian.AppendUint64(p, uint64(f.started))
+	p = binary.LittleEndian.AppendUint64(p, uint64(f.Verdict.Waited))
+	p = appendString(p, f.point.name)
+	p = append(p, byte(min(len(f.charges), math.MaxUint8)))
+	for i := range f.charges {
+		p = appendCharge(p, &f.charges[i])
+	}
+	n := len(dst)
+	dst = append(dst, f.engine.nonce.prefix[:]...)
+	dst = binary.BigEndian.AppendUint64(dst, f.engine.nonce.count.Add(1))
+	return f.engine.sealer.Seal(dst, dst[n:], p, nil)
+}
+
+func appendString(p []byte, s string) []byte {
+	return append(append(p, byte(len(s))), s...) // names and keys are at most 255 bytes
+}
+
+func appendCharge(p []byte, c *charge) []byte {
+	flags := byte(0)
+	if c.carried {
+		flags |= flagCarried
+	}
+	if c.slot != 0 {
+		flags |= flagSlot
+	}
+	p = append(p, flags)
+	p = binary.LittleEndian.AppendUint64(p, uint64(c.limiter.id))
+	p = binary.LittleEndian.AppendUint64(p, math.Float64bits(c.tokens))
+	if c.slot != 0 {
+		p = binary.LittleEndian.AppendUint64(p, uint64(c.slot))
+	}
+	return appendString(p, c.key)
+}
+
+// EndResult says what ending a flow did.
+type EndResult uint8
+
+// The results. Zero is none.
+const (
+	_            EndResult = iota
+	Ended                  // slots are free, costs are settled
+	AlreadyEnded           // it had been ended before; nothing changed
+	Expired                // its slots had been taken as free before
+)
+
+// String is the stable code.
+func (r EndResult) String() string {
+	return [...]string{"", "ended", "already_ended", "expired"}[r]
+}
+
+// EndToken ends a flow by its token. The error is ErrInvalidToken.
+func (e *Engine) EndToken(token []byte, o *Outcome) (EndResult, error) {
+	if len(token) < nonceSize+1 || len(token) > maxTokenSize {
+		return 0, ErrInvalidToken
+	}
+	var buf [512]byte
+	plain, err := e.sealer.Open(buf[:0], token[:nonceSize], token[nonceSize:], nil)
+	if err != nil {
+		return 0, ErrInvalidToken
+	}
+	r := tokenReader{b: plain}
+	if r.byte() != tokenVersion {
+		return 0, ErrInvalidToken
+	}
+	started := limit.Instant(r.uint64())
+	waited := time.Duration(r.uint64())
+	stats := e.pointFor(e.snapshot.Load(), r.string()).stats
+	var inline [inlineCharges]charge
+	charges := inline[:0]
+	slots := false
+	for range r.byte() {
+		c, l := e.readCharge(&r)
+		if l {
+			charges = append(charges, c)
+		}
+		slots = slots || c.slot != 0
+	}
+	if r.short {
+		return 0, ErrInvalidToken
+	}
+	if !e.endedSet.add([nonceSize]byte(token)) {
+		return AlreadyEnded, nil
+	}
+	// What was ended before this process started is not known any more. Slots tell for themselves; costs
+	// of older flows are corrected upwards only, so that replaying a token cannot refill a bucket.
+	if started < limit.At(e.opened) || started < e.endedSet.since(limit.At(e.opened)) {
+		o = o.withoutRefunds(charges)
+	}
+	wakes := wakesPool.Get().(*Wakes)
+	defer wakesPool.Put(wakes)
+	if !e.end(stats, charges, started, waited, o, wakes, int(token[nonceSize-1])&(stripes-1)) && slots {
+		return Expired, nil
+	}
+	return Ended, nil
+}
+
+// wakesPool holds empty Wakes: they escape to the heap.
+var wakesPool = sync.Pool{New: func() any { return new(Wakes) }}
+
+// withoutRefunds drops corrections that would give tokens back.
+func (o *Outcome) withoutRefunds(charges []charge) *Outcome {
+	for i := range charges {
+		if n, known := o.actual(&charges[i]); known && n < charges[i].tokens {
+			charges[i].carried = false
+		}
+	}
+	return o
+}
+
+// readCharge returns false for a charge of a limiter that is gone.
+func (e *Engine) readCharge(r *tokenReader) (charge, bool) {
+	flags := r.byte()
+	id := ledger.LimiterID(r.uint64())
+	c := charge{tokens: math.Float64frombits(r.uint64()), carried: flags&flagCarried != 0}
+	if flags&flagSlot != 0 {
+		c.slot = ledger.SlotID(r.uint64())
+	}
+	c.key = r.string()
+	c.limiter = (*e.limiters.Load())[id]
+	return c, c.limiter != nil
+}
+
+// tokenReader reads fields; after reading past the end, short is set and zeros come.
+type tokenReader struct {
+	b     []byte
+	short bool
+}
+
+func (r *tokenReader) take(n int) []byte {
+	if len(r.b) < n {
+		r.short, r.b = true, nil
+		return make([]byte, n)
+	}
+	head := r.b[:n]
+	r.b = r.b[n:]
+	return head
+}
+
+func (r *tokenReader) byte() byte     { return r.take(1)[0] }
+func (r *tokenReader) uint64() uint64 { return binary.LittleEndian.Uint64(r.take(8)) }
+func (r *tokenReader) string() string { return string(r.take(int(r.byte()))) }
+
+// endedSet remembers which flows were ended by token, so that a second End changes nothing. It keeps two
+// generations and forgets the older one when the newer is full: memory is bounded, and since tells from
+// which start time on it knows everything.
+type endedSet struct {
+	mu        sync.Mutex
+	now, then map[[nonceSize]byte]struct{}
+	forgotAt  limit.Instant // flows started before may have been forgotten
+	turnedAt  time.Time
+}
+
+// endedGeneration is the size of a generation: about 40 MB for both when full.
+const endedGeneration = 1 << 19
+
+func (s *endedSet) add(id [nonceSize]byte) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, dup := s.now[id]; dup {
+		return false
+	}
+	if _, dup := s.then[id]; dup {
+		return false
+	}
+	if len(s.now) >= endedGeneration {
+		if s.then != nil {
+			s.forgotAt = limit.At(s.turnedAt)
+		}
+		s.now, s.then, s.turnedAt = nil, s.now, time.Now()
+	}
+	if s.now == nil {
+		s.now = make(map[[nonceSize]byte]struct{})
+	}
+	s.now[id] = struct{}{}
+	return true
+}
+
+func (s *endedSet) since(opened limit.Instant) limit.Instant {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return max(opened, s.forgotAt)
+}
