@@ -55,7 +55,7 @@ func (b *memoryBuckets) Configure(rule limit.BucketRule) {
 			r := m.arena.at(uint32(e))
 			if r.typ == typBucket && r.limiter == uint64(b.id) {
 				bucket := r.bucket()
-				bucket.Rebase(old, now)
+				bucket.Rebase(old, &rule, now)
 				r.setBucket(bucket)
 			}
 		}

@@ -21,7 +21,7 @@ type BucketRule struct {
 	Continuous bool
 	// DelayInitialFill gives a full bucket the chance to be emptied before it starts to fill: filling
 	// begins one time-to-fill after the first take from a full bucket, so that the first interval does
-	// not admit capacity plus fill. It re-arms only when time has filled the bucket up again.
+	// not admit capacity plus fill. It re-arms when the bucket is full again and the delay is over.
 	DelayInitialFill bool
 }
 
@@ -57,6 +57,19 @@ const slack = 1e-9
 // maxDebt bounds how negative a bucket may become by settling true costs.
 const maxDebt = MaxTokens
 
+// jitter is how late a caller may come with an instant it read: it was descheduled, or waited for a
+// lock, and others have been served at later instants meanwhile. Only an instant further behind than
+// this means that the clock was set back.
+const jitter = 10 * time.Second
+
+// used returns at as a value of FilledAt, where 0 would mean never used.
+func used(at Instant) Instant {
+	if at == 0 {
+		return 1
+	}
+	return at
+}
+
 // level returns the tokens available now and up to when the filling in them is accounted for.
 func (b *Bucket) level(r *BucketRule, now Instant) (float64, Instant) {
 	if b.FilledAt == 0 {
@@ -74,14 +87,15 @@ func (b *Bucket) level(r *BucketRule, now Instant) (float64, Instant) {
 	return min(b.Available+float64(n)*r.FillAmount, r.Capacity), b.FilledAt.Add(n * r.Interval)
 }
 
-// thaw bounds how long a bucket waits for a clock that jumped back: never more than the delay a rule
-// can ask for. Until then nothing is added, so a clock that jumps to and fro creates no tokens.
+// thaw bounds how long a bucket waits for a clock that was set back: to the delay that its rule can ask
+// for. Nothing is added until then; but where a clock is set forth and back by more than the jitter,
+// the bucket fills each time the clock goes forth.
 func (b *Bucket) thaw(r *BucketRule, now Instant) {
-	if b.FilledAt <= now {
+	if b.FilledAt <= now || b.FilledAt == 0 {
 		return
 	}
-	if ttf := r.TimeToFill(); ttf != Never && b.FilledAt.Sub(now) > ttf {
-		b.FilledAt = now.Add(ttf)
+	if ttf := r.TimeToFill(); b.FilledAt.Sub(now)-jitter > ttf {
+		b.FilledAt = used(now.Add(ttf))
 	}
 }
 
@@ -92,8 +106,11 @@ func (b *Bucket) Level(r *BucketRule, now Instant) float64 {
 }
 
 // Take charges n tokens if they are available. If not, nothing changes and wait says when they will be
-// (Never: not by waiting, because n exceeds the capacity or the bucket does not fill). n must be valid.
+// (Never: not by waiting, because n exceeds the capacity, is not valid or the bucket does not fill).
 func (b *Bucket) Take(r *BucketRule, now Instant, n float64) (wait time.Duration, ok bool) {
+	if !ValidTokens(n) {
+		return Never, false
+	}
 	b.thaw(r, now)
 	have, at := b.level(r, now)
 	if n <= have+slack*n {
@@ -110,19 +127,14 @@ func (b *Bucket) charge(r *BucketRule, now Instant, have float64, at Instant, n 
 			at = at.Add(-r.Interval) // the first whole interval ends when the delay does
 		}
 	}
-	if at == 0 {
-		at = 1
-	}
-	b.Available, b.FilledAt = have-n, at
+	b.Available, b.FilledAt = have-n, used(at)
 }
 
-// Wait tells how long n tokens would have to wait if nobody else took any.
+// Wait tells how long n tokens would have to wait if nobody else took any; Never as for Take.
 func (b *Bucket) Wait(r *BucketRule, now Instant, n float64) time.Duration {
-	have, at := b.level(r, now)
-	if n <= have+slack*n {
-		return 0
-	}
-	return b.wait(r, now, have, at, n)
+	after := *b
+	wait, _ := after.Take(r, now, n)
+	return wait
 }
 
 func (b *Bucket) wait(r *BucketRule, now Instant, have float64, at Instant, n float64) time.Duration {
@@ -131,7 +143,11 @@ func (b *Bucket) wait(r *BucketRule, now Instant, have float64, at Instant, n fl
 	}
 	intervals := (n - have) / r.FillAmount
 	if !r.Continuous {
-		intervals = math.Ceil(intervals - slack)
+		intervals = math.Ceil(intervals)
+		// Forgive what Take forgives, but wait for one interval at least.
+		if before := have + (intervals-1)*r.FillAmount; intervals > 1 && n <= before+slack*n {
+			intervals--
+		}
 	}
 	d := duration(intervals * float64(r.Interval))
 	if d == Never {
@@ -141,23 +157,34 @@ func (b *Bucket) wait(r *BucketRule, now Instant, have float64, at Instant, n fl
 }
 
 // Give hands n tokens back (a flow was denied later, or cost less than expected) or, when n is
-// negative, charges more without asking. A bucket never holds more than its capacity.
+// negative, charges more without asking. A bucket never holds more than its capacity. An n that is not
+// a number changes nothing; beyond MaxTokens it counts as MaxTokens.
 func (b *Bucket) Give(r *BucketRule, now Instant, n float64) {
-	if b.FilledAt == 0 && n >= 0 {
-		return // still full
+	if b.FilledAt == 0 && n >= 0 || math.IsNaN(n) {
+		return // still full, or nothing that can be counted
 	}
 	b.thaw(r, now)
 	have, at := b.level(r, now)
-	b.Available = max(min(have+n, r.Capacity), -maxDebt)
-	b.FilledAt = max(at, 1)
+	b.Available = max(min(have+min(n, MaxTokens), r.Capacity), -maxDebt)
+	b.FilledAt = used(at)
 }
 
-// Rebase accounts for all filling under the old rule, so that a new rule counts from now on only.
-func (b *Bucket) Rebase(old *BucketRule, now Instant) {
+// Rebase makes the bucket go on under another rule: what has filled so far is accounted for under the
+// old one. The part of an interval that has passed counts as the same part of the new interval, so that
+// changing a rule often neither starves a bucket nor fills it.
+func (b *Bucket) Rebase(old, rule *BucketRule, now Instant) {
 	if b.FilledAt == 0 {
 		return
 	}
-	b.Available, b.FilledAt = b.level(old, now)
+	have, at := b.level(old, now)
+	if passed := now.Sub(at); passed > 0 && !old.Continuous {
+		at = now
+		if !rule.Continuous {
+			part := float64(passed) / float64(old.Interval)
+			at = now.Add(-min(rule.Interval, time.Duration(part*float64(rule.Interval))))
+		}
+	}
+	b.Available, b.FilledAt = have, used(at)
 }
 
 // Full tells whether the bucket is indistinguishable from one never used, so that its state can be

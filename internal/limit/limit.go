@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// Instant is a moment in nanoseconds since the Unix epoch. Who keeps the accounts chooses the clock; it
-// should not jump, but no function here admits more than a limit allows when it does.
+// Instant is a moment in nanoseconds since the Unix epoch. Who keeps the accounts chooses the clock. It
+// should not jump: time that a clock skips counts as passed. Going back never adds tokens.
 type Instant int64
 
 // At converts a time to an Instant.
