@@ -42,6 +42,8 @@ type Request struct {
 	Explain bool
 	// RampMode lets the flow run only if a load ramp admits it.
 	RampMode bool
+	// Tag is handed to the Flow.
+	Tag uint64
 }
 
 // Listener is told the verdict on a flow that had to wait. Decided is called once, with no lock held,
@@ -106,6 +108,9 @@ func (f *Flow) Admitted() bool { return f.Verdict.Admitted }
 // ControlPoint is the name of the control point.
 func (f *Flow) ControlPoint() string { return f.point.name }
 
+// NoEnd is as the request said.
+func (f *Flow) NoEnd() bool { return f.noEnd }
+
 func (f *Flow) value(slot int) label.Value {
 	if slot == noSlot {
 		return label.Value{}
@@ -155,7 +160,7 @@ func (e *Engine) Begin(ctx context.Context, r *Request, listener Listener) (f *F
 	f = e.pool.Get().(*Flow)
 	now := e.authority.Now()
 	f.engine, f.started, f.listener = e, now, listener
-	f.noEnd, f.explain, f.services = r.NoEnd, r.Explain, r.Services
+	f.noEnd, f.explain, f.services, f.Tag = r.NoEnd, r.Explain, r.Services, r.Tag
 	f.charges = f.chargeBuf[:0]
 	if deadline, ok := ctx.Deadline(); ok {
 		f.deadline = max(now.Add(time.Until(deadline)), 1)
@@ -534,6 +539,17 @@ func (f *Flow) Free() {
 		f.waiter = sched.Waiter{}
 	}
 	e.pool.Put(f)
+}
+
+// Abort hands back everything an admitted flow was charged, because it will not run after all, and
+// frees it.
+func (f *Flow) Abort() {
+	now := f.engine.authority.Now()
+	for i := len(f.charges) - 1; i >= 0; i-- {
+		f.charges[i].limiter.undo(&f.charges[i], now, &f.wakes)
+	}
+	f.wakes.Run()
+	f.Free()
 }
 
 // Outcome reports how the work of a flow went.

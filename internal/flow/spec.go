@@ -3,6 +3,7 @@
 package flow
 
 import (
+	"slices"
 	"time"
 
 	"github.com/sluice-project/sluice/internal/label"
@@ -99,4 +100,23 @@ type WorkloadSpec struct {
 	Tokens float64
 	// QueueTimeout bounds the wait; 0: only the caller's deadline does.
 	QueueTimeout time.Duration
+}
+
+// ControlPoints lists the control points that the limiter selects, each once, in the order given.
+func (s *LimiterSpec) ControlPoints() []string {
+	var out []string
+	for _, sel := range s.Selectors {
+		if !slices.Contains(out, sel.ControlPoint) {
+			out = append(out, sel.ControlPoint)
+		}
+	}
+	return out
+}
+
+// Capacity is what a full account holds.
+func (s *LimiterSpec) Capacity() float64 {
+	if s.Kind.holdsSlots() {
+		return s.Slots.Max
+	}
+	return s.Bucket.Capacity
 }

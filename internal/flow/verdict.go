@@ -82,6 +82,14 @@ type Decision struct {
 	Note string
 }
 
+// Account names the account for people; "" when none was charged.
+func (d *Decision) Account() string {
+	if d.Note != "" {
+		return ""
+	}
+	return accountName(d.Limiter, d.Key)
+}
+
 // HTTPStatus is the status that suits the verdict: 200 for a flow that may run.
 func (v *Verdict) HTTPStatus() int {
 	switch {

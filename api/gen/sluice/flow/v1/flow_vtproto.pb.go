@@ -13,6 +13,7 @@ import (
 	durationpb1 "google.golang.org/protobuf/types/known/durationpb"
 	io "io"
 	math "math"
+	sync "sync"
 )
 
 const (
@@ -936,6 +937,120 @@ func (m *StreamEnded) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 	return len(dAtA) - i, nil
 }
 
+var vtprotoPool_StreamRequest = sync.Pool{
+	New: func() interface{} {
+		return &StreamRequest{}
+	},
+}
+
+func (m *StreamRequest) ResetVT() {
+	if m != nil {
+		for _, mm := range m.Shapes {
+			mm.Reset()
+		}
+		f0 := m.Shapes[:0]
+		for _, mm := range m.Starts {
+			mm.ResetVT()
+		}
+		f1 := m.Starts[:0]
+		for _, mm := range m.Ends {
+			mm.Reset()
+		}
+		f2 := m.Ends[:0]
+		f3 := m.Cancels[:0]
+		m.Reset()
+		m.Shapes = f0
+		m.Starts = f1
+		m.Ends = f2
+		m.Cancels = f3
+	}
+}
+func (m *StreamRequest) ReturnToVTPool() {
+	if m != nil {
+		m.ResetVT()
+		vtprotoPool_StreamRequest.Put(m)
+	}
+}
+func StreamRequestFromVTPool() *StreamRequest {
+	return vtprotoPool_StreamRequest.Get().(*StreamRequest)
+}
+
+var vtprotoPool_StreamStart = sync.Pool{
+	New: func() interface{} {
+		return &StreamStart{}
+	},
+}
+
+func (m *StreamStart) ResetVT() {
+	if m != nil {
+		f0 := m.Values[:0]
+		m.Reset()
+		m.Values = f0
+	}
+}
+func (m *StreamStart) ReturnToVTPool() {
+	if m != nil {
+		m.ResetVT()
+		vtprotoPool_StreamStart.Put(m)
+	}
+}
+func StreamStartFromVTPool() *StreamStart {
+	return vtprotoPool_StreamStart.Get().(*StreamStart)
+}
+
+var vtprotoPool_StreamResponse = sync.Pool{
+	New: func() interface{} {
+		return &StreamResponse{}
+	},
+}
+
+func (m *StreamResponse) ResetVT() {
+	if m != nil {
+		for _, mm := range m.Verdicts {
+			mm.ResetVT()
+		}
+		f0 := m.Verdicts[:0]
+		for _, mm := range m.Ends {
+			mm.Reset()
+		}
+		f1 := m.Ends[:0]
+		m.Reset()
+		m.Verdicts = f0
+		m.Ends = f1
+	}
+}
+func (m *StreamResponse) ReturnToVTPool() {
+	if m != nil {
+		m.ResetVT()
+		vtprotoPool_StreamResponse.Put(m)
+	}
+}
+func StreamResponseFromVTPool() *StreamResponse {
+	return vtprotoPool_StreamResponse.Get().(*StreamResponse)
+}
+
+var vtprotoPool_StreamVerdict = sync.Pool{
+	New: func() interface{} {
+		return &StreamVerdict{}
+	},
+}
+
+func (m *StreamVerdict) ResetVT() {
+	if m != nil {
+		f0 := m.Token[:0]
+		m.Reset()
+		m.Token = f0
+	}
+}
+func (m *StreamVerdict) ReturnToVTPool() {
+	if m != nil {
+		m.ResetVT()
+		vtprotoPool_StreamVerdict.Put(m)
+	}
+}
+func StreamVerdictFromVTPool() *StreamVerdict {
+	return vtprotoPool_StreamVerdict.Get().(*StreamVerdict)
+}
 func (m *StartRequest) SizeVT() (n int) {
 	if m == nil {
 		return 0
@@ -2772,7 +2887,14 @@ func (m *StreamRequest) UnmarshalVT(dAtA []byte) error {
 			if postIndex > l {
 				return io.ErrUnexpectedEOF
 			}
-			m.Shapes = append(m.Shapes, &Shape{})
+			if len(m.Shapes) == cap(m.Shapes) {
+				m.Shapes = append(m.Shapes, &Shape{})
+			} else {
+				m.Shapes = m.Shapes[:len(m.Shapes)+1]
+				if m.Shapes[len(m.Shapes)-1] == nil {
+					m.Shapes[len(m.Shapes)-1] = &Shape{}
+				}
+			}
 			if err := m.Shapes[len(m.Shapes)-1].UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 				return err
 			}
@@ -2806,7 +2928,14 @@ func (m *StreamRequest) UnmarshalVT(dAtA []byte) error {
 			if postIndex > l {
 				return io.ErrUnexpectedEOF
 			}
-			m.Starts = append(m.Starts, &StreamStart{})
+			if len(m.Starts) == cap(m.Starts) {
+				m.Starts = append(m.Starts, &StreamStart{})
+			} else {
+				m.Starts = m.Starts[:len(m.Starts)+1]
+				if m.Starts[len(m.Starts)-1] == nil {
+					m.Starts[len(m.Starts)-1] = &StreamStart{}
+				}
+			}
 			if err := m.Starts[len(m.Starts)-1].UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 				return err
 			}
@@ -2840,7 +2969,14 @@ func (m *StreamRequest) UnmarshalVT(dAtA []byte) error {
 			if postIndex > l {
 				return io.ErrUnexpectedEOF
 			}
-			m.Ends = append(m.Ends, &StreamEnd{})
+			if len(m.Ends) == cap(m.Ends) {
+				m.Ends = append(m.Ends, &StreamEnd{})
+			} else {
+				m.Ends = m.Ends[:len(m.Ends)+1]
+				if m.Ends[len(m.Ends)-1] == nil {
+					m.Ends[len(m.Ends)-1] = &StreamEnd{}
+				}
+			}
 			if err := m.Ends[len(m.Ends)-1].UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 				return err
 			}
@@ -2897,7 +3033,7 @@ func (m *StreamRequest) UnmarshalVT(dAtA []byte) error {
 					}
 				}
 				elementCount = count
-				if elementCount != 0 && len(m.Cancels) == 0 {
+				if elementCount != 0 && len(m.Cancels) == 0 && cap(m.Cancels) < elementCount {
 					m.Cancels = make([]uint64, 0, elementCount)
 				}
 				for iNdEx < postIndex {
@@ -3454,7 +3590,14 @@ func (m *StreamResponse) UnmarshalVT(dAtA []byte) error {
 			if postIndex > l {
 				return io.ErrUnexpectedEOF
 			}
-			m.Verdicts = append(m.Verdicts, &StreamVerdict{})
+			if len(m.Verdicts) == cap(m.Verdicts) {
+				m.Verdicts = append(m.Verdicts, &StreamVerdict{})
+			} else {
+				m.Verdicts = m.Verdicts[:len(m.Verdicts)+1]
+				if m.Verdicts[len(m.Verdicts)-1] == nil {
+					m.Verdicts[len(m.Verdicts)-1] = &StreamVerdict{}
+				}
+			}
 			if err := m.Verdicts[len(m.Verdicts)-1].UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 				return err
 			}
@@ -3488,7 +3631,14 @@ func (m *StreamResponse) UnmarshalVT(dAtA []byte) error {
 			if postIndex > l {
 				return io.ErrUnexpectedEOF
 			}
-			m.Ends = append(m.Ends, &StreamEnded{})
+			if len(m.Ends) == cap(m.Ends) {
+				m.Ends = append(m.Ends, &StreamEnded{})
+			} else {
+				m.Ends = m.Ends[:len(m.Ends)+1]
+				if m.Ends[len(m.Ends)-1] == nil {
+					m.Ends[len(m.Ends)-1] = &StreamEnded{}
+				}
+			}
 			if err := m.Ends[len(m.Ends)-1].UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 				return err
 			}
