@@ -2,104 +2,84 @@
 
 package wfq
 
-// node is what a heap orders: it knows its key and is told its place.
-type node interface {
-	*class | *lane
-	order() (finish float64, seq uint64)
-	moved(pos int)
+// heap is a 4-ary min-heap of classes or lanes, known by their index. Where each one is goes into an
+// array of the queue's, so that sifting touches two dense arrays and no node.
+type heap struct {
+	s []entry
 }
 
-func (c *class) order() (float64, uint64) { return c.finish, c.seq }
-func (c *class) moved(pos int)            { c.pos = pos }
-func (l *lane) order() (float64, uint64)  { return l.finish, l.seq }
-func (l *lane) moved(pos int)             { l.pos = pos }
-
-// entry keeps the key beside the pointer, so that comparing touches one array only.
-type entry[N node] struct {
+// entry keeps the key beside the index, so that comparing touches one array only.
+type entry struct {
 	finish float64
 	seq    uint64
-	node   N
+	node   int32
 }
 
-// heap is a 4-ary min-heap that tells its nodes where they are. container/heap would cost an interface
-// call per comparison, which is most of the time spent here.
-type heap[N node] struct {
-	s []entry[N]
+func (a *entry) less(b *entry) bool {
+	return a.finish < b.finish || a.finish == b.finish && a.seq < b.seq
 }
 
 const arity = 4
 
-func (h *heap[N]) len() int   { return len(h.s) }
-func (h *heap[N]) at(i int) N { return h.s[i].node }
-
-func (h *heap[N]) push(n N) {
-	f, seq := n.order()
-	h.s = append(h.s, entry[N]{f, seq, n})
-	h.up(len(h.s) - 1)
+func (h *heap) push(e entry, pos []int32) {
+	h.s = append(h.s, e)
+	h.up(len(h.s)-1, pos)
 }
 
-// fix restores the order after the key of the node at i changed.
-func (h *heap[N]) fix(i int) {
-	h.s[i].finish, h.s[i].seq = h.s[i].node.order()
-	if !h.up(i) {
-		h.down(i)
+// fix restores the order after the finish of the node at i became another.
+func (h *heap) fix(i int32, finish float64, pos []int32) {
+	h.s[i].finish = finish
+	if !h.up(int(i), pos) {
+		h.down(int(i), pos)
 	}
 }
 
-func (h *heap[N]) remove(i int) {
+func (h *heap) remove(i int32, pos []int32) {
 	last := len(h.s) - 1
-	if i != last {
-		h.s[i] = h.s[last]
-		h.s[i].node.moved(i)
-	}
-	h.s[last] = entry[N]{}
+	h.s[i] = h.s[last]
 	h.s = h.s[:last]
-	if i != last && !h.up(i) {
-		h.down(i)
+	if int(i) != last && !h.up(int(i), pos) {
+		h.down(int(i), pos)
 	}
 }
 
-func less[N node](a, b *entry[N]) bool {
-	return a.finish < b.finish || a.finish == b.finish && a.seq < b.seq
-}
-
-func (h *heap[N]) up(i int) (moved bool) {
+func (h *heap) up(i int, pos []int32) (moved bool) {
 	e := h.s[i]
 	for i > 0 {
 		parent := (i - 1) / arity
-		if !less(&e, &h.s[parent]) {
+		if !e.less(&h.s[parent]) {
 			break
 		}
 		h.s[i] = h.s[parent]
-		h.s[i].node.moved(i)
+		pos[h.s[i].node] = int32(i)
 		i, moved = parent, true
 	}
 	h.s[i] = e
-	e.node.moved(i)
+	pos[e.node] = int32(i)
 	return moved
 }
 
-func (h *heap[N]) down(i int) {
-	e := h.s[i]
-	n := len(h.s)
+func (h *heap) down(i int, pos []int32) {
+	s := h.s
+	e := s[i]
 	for {
 		first := i*arity + 1
-		if first >= n {
+		if first >= len(s) {
 			break
 		}
 		best := first
-		for c := first + 1; c < min(first+arity, n); c++ {
-			if less(&h.s[c], &h.s[best]) {
+		for c := first + 1; c < min(first+arity, len(s)); c++ {
+			if s[c].less(&s[best]) {
 				best = c
 			}
 		}
-		if !less(&h.s[best], &e) {
+		if !s[best].less(&e) {
 			break
 		}
-		h.s[i] = h.s[best]
-		h.s[i].node.moved(i)
+		s[i] = s[best]
+		pos[s[i].node] = int32(i)
 		i = best
 	}
-	h.s[i] = e
-	e.node.moved(i)
+	s[i] = e
+	pos[e.node] = int32(i)
 }
