@@ -4,71 +4,62 @@ package demo
 
 import (
 	"context"
-	"net/http"
 	"time"
 
-	"connectrpc.com/connect"
-
-	flowv1 "github.com/sluice-project/sluice/api/gen/sluice/flow/v1"
-	"github.com/sluice-project/sluice/api/gen/sluice/flow/v1/flowv1connect"
+	sluice "github.com/sluice-project/sluice/sdk/go"
 )
 
-// sdkGate asks a server through its flow service. It fails open, as the SDK does.
+// sdkGate is a gate through the Go SDK, as an application would use it.
 type sdkGate struct {
-	client flowv1connect.FlowServiceClient
-	token  string
+	client *sluice.Client
 }
+
+var _ gate = (*sdkGate)(nil)
+
+// unavailableTimeout is how long a flow of a demo waits for a server that does not answer before it runs
+// without it. Far more than the SDK's own choice: a demo on a busy laptop should rather wait for its server
+// than show numbers of flows that nobody limited.
+const unavailableTimeout = 10 * time.Second
 
 func newSDKGate(server, token string) (*sdkGate, error) {
 	base, err := baseURL(server)
 	if err != nil {
 		return nil, err
 	}
-	return &sdkGate{client: flowv1connect.NewFlowServiceClient(&http.Client{}, base), token: token}, nil
+	client, err := sluice.NewClient(base, sluice.WithToken(token), sluice.WithUnavailableTimeout(unavailableTimeout))
+	if err != nil {
+		return nil, err
+	}
+	return &sdkGate{client}, nil
 }
 
-func (g *sdkGate) close() {}
+func (g *sdkGate) close() { _ = g.client.Close() } // it never fails
 
 func (g *sdkGate) start(ctx context.Context, controlPoint string, labels map[string]string) ticket {
-	req := connect.NewRequest(&flowv1.StartRequest{ControlPoint: controlPoint, Labels: labels})
-	g.authorize(req.Header())
-	resp, err := g.client.Start(ctx, req)
-	if err != nil {
-		return &sdkTicket{v: verdict{run: true, err: err}}
-	}
-	m := resp.Msg
-	return &sdkTicket{g: g, token: m.GetToken(), v: verdict{
-		run: m.GetVerdict() == "admit", reason: m.GetReason(), message: m.GetMessage(),
-		waited: time.Duration(m.GetWaitedSeconds() * float64(time.Second)),
-	}}
+	return sdkTicket{g.client.StartFlow(ctx, controlPoint, labels)}
 }
 
-func (g *sdkGate) authorize(h http.Header) {
-	if g.token != "" {
-		h.Set("Authorization", "Bearer "+g.token)
-	}
+func (g *sdkGate) probe(ctx context.Context, controlPoint string, labels map[string]string) (string, error) {
+	flow := g.client.StartFlow(ctx, controlPoint, labels, sluice.WithExplain(), sluice.WithQueueTimeout(0))
+	defer flow.End()
+	return flow.Verdict().Reason, flow.Err()
 }
 
 type sdkTicket struct {
-	g     *sdkGate
-	token []byte
-	v     verdict
+	flow *sluice.Flow
 }
 
-func (t *sdkTicket) verdict() verdict { return t.v }
+func (t sdkTicket) verdict() verdict {
+	v := t.flow.Verdict()
+	return verdict{
+		run: t.flow.ShouldRun(), reason: v.Reason, message: v.Message, waited: v.Waited, err: t.flow.Err(),
+	}
+}
 
-func (t *sdkTicket) end(tokens float64, err error) {
-	if len(t.token) == 0 {
-		return
-	}
-	msg := &flowv1.EndRequest{Token: t.token, Status: flowv1.FlowStatus_FLOW_STATUS_OK}
+func (t sdkTicket) end(tokens float64, err error) {
+	opts := []sluice.EndOption{sluice.WithError(err)}
 	if tokens >= 0 {
-		msg.Tokens = &tokens
+		opts = append(opts, sluice.WithTokens(tokens))
 	}
-	if err != nil {
-		msg.Status = flowv1.FlowStatus_FLOW_STATUS_ERROR
-	}
-	req := connect.NewRequest(msg)
-	t.g.authorize(req.Header())
-	_, _ = t.g.client.End(context.Background(), req) // a lost end frees its slot by max_inflight_duration
+	t.flow.End(opts...)
 }

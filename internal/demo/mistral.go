@@ -55,18 +55,23 @@ func newMistral(cfg Config) (*experiment, error) {
 				mc.GPU.Slots, mc.GPU.Slots, mc.GPU.Penalty, mc.GPU.Slots, mc.GPU.Slots),
 			"Every user sends one prompt, reads the streamed answer, and sends the next. Users, prompts and server are the same in both phases.",
 			fmt.Sprintf("The policy lets %d prompts run and makes the others wait in a weighted-fair queue in which the paid tier counts 5 and the open-source tier 1.", mistralSlots),
+			"Priority takes nothing for nothing: while paid users keep the queue full, the open-source tier gets a sixth of the model, so its longest waits may grow even where its median falls.",
 			"Wait is the latency of a request minus the time the same prompt takes on an idle server: the time lost to others.",
 		},
-		users:       tieredUsers([]string{"paid", "open_source"}, mistralUsers),
-		tiers:       []string{"paid", "open_source"},
-		perUser:     mistralPrompts,
-		stagger:     2,
-		patience:    3600,
-		minPatience: time.Minute,
-		policies:    []document{{name: mistralPolicy, file: "policy.yaml", text: mistralDocument(cfg)}},
-		model:       m,
-		limit:       mistralSlots,
-		call:        callMistral,
+		users:        tieredUsers([]string{"paid", "open_source"}, mistralUsers),
+		tiers:        []string{"paid", "open_source"},
+		perUser:      mistralPrompts,
+		stagger:      2,
+		patience:     3600,
+		minPatience:  time.Minute,
+		policies:     []document{{name: mistralPolicy, file: "policy.yaml", text: mistralDocument(cfg)}},
+		model:        m,
+		limit:        mistralSlots,
+		controlPoint: mistralControlPoint,
+		labels: func(u user) map[string]string {
+			return map[string]string{"user_id": u.id, "user_tier": u.tier, "model": "mistral"}
+		},
+		call: callMistral,
 	}, nil
 }
 
@@ -127,7 +132,7 @@ func promptFor(seed uint64, u user, n int) string {
 // callMistral is what a user does: ask, prompt, read, report.
 func callMistral(ctx context.Context, r *runner, u user, n int) Sample {
 	begin := time.Now()
-	t := r.gate.start(ctx, mistralControlPoint, map[string]string{"user_id": u.id, "user_tier": u.tier, "model": "mistral"})
+	t := r.gate.start(ctx, r.exp.controlPoint, r.exp.labels(u))
 	s, v := sampleOf(t), t.verdict()
 	if !v.run {
 		t.end(-1, nil)
@@ -151,16 +156,10 @@ func callMistral(ctx context.Context, r *runner, u user, n int) Sample {
 // sampleOf starts a sample from a verdict.
 func sampleOf(t ticket) Sample {
 	v := t.verdict()
-	switch {
-	case !v.run:
+	if !v.run {
 		return Sample{Outcome: outcomeDenied, Reason: strings.TrimSuffix(v.reason+": "+v.message, ": ")}
-	case v.err != nil:
-		return Sample{Outcome: outcomeOK, Admission: admittedBlind}
-	case v.reason == admittedFree:
-		return Sample{Outcome: outcomeOK, Admission: admittedFree}
-	default:
-		return Sample{Outcome: outcomeOK, Admission: admittedByPolicy}
 	}
+	return Sample{Outcome: outcomeOK, Unguarded: v.err != nil}
 }
 
 // failed turns a sample into one of a request that got no answer.

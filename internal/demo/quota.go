@@ -66,20 +66,30 @@ func newQuota(cfg Config) (*experiment, error) {
 				"It counts with two token buckets that start full and fill continuously. A request is charged its prompt plus max_tokens when it arrives and gets back what it did not use; what does not fit is refused with 429.", quotaRPM, quotaTPM),
 			fmt.Sprintf("Without policy, a worker that meets 429 tries again after %g s, and gives a request up after %d attempts. With policy the workers run the same code, and never need that part of it.", quotaRetryPause, quotaAttempts),
 			fmt.Sprintf("The policies are two quota schedulers that fill as fast as the provider does. Their buckets hold %d requests and %d tokens: the provider's limit less what all workers together can have under way, so that no delay between Sluice and the provider can lead to a refusal.", quotaCapacityRPM, quotaCapacityTPM),
-			"Tokens are estimated at the start of a flow (label estimated_tokens) and settled with the true number at its end. Paid workers have priority 5, free workers 1.",
+			"Tokens are estimated at the start of a flow (label estimated_tokens) and settled with the true number at its end. Paid workers have priority 5, free workers 1: while paid workers ask for all there is, free workers wait long.",
 			"Wait is the latency of a request minus the time the same request takes when it is accepted at once: the time lost in queues or between retries.",
 		},
-		users:       tieredUsers([]string{"paid_user", "free_user"}, quotaWorkers),
-		tiers:       []string{"paid_user", "free_user"},
-		perUser:     quotaRequests,
-		stagger:     0.1,
-		patience:    3600,
-		minPatience: time.Minute,
-		policies:    quotaDocuments(cfg),
-		model:       m,
-		quota:       p,
-		call:        callQuota,
+		users:        tieredUsers([]string{"paid_user", "free_user"}, quotaWorkers),
+		tiers:        []string{"paid_user", "free_user"},
+		perUser:      quotaRequests,
+		stagger:      0.1,
+		patience:     3600,
+		minPatience:  time.Minute,
+		policies:     quotaDocuments(cfg),
+		model:        m,
+		quota:        p,
+		controlPoint: quotaControlPoint,
+		labels:       quotaLabels,
+		call:         callQuota,
 	}, nil
+}
+
+func quotaLabels(u user) map[string]string {
+	priority := map[string]string{"paid_user": "5", "free_user": "1"}[u.tier]
+	return map[string]string{
+		"api_key":       "demo-probe", // requests carry the key of their phase
+		"model_variant": quotaModelName, "product_reason": u.tier, "prompt_type": "chat", "user_id": u.id, "priority": priority,
+	}
 }
 
 func quotaDocuments(cfg Config) []document {
@@ -118,16 +128,11 @@ policy:
 // callQuota is what a worker does: ask, send, try again on 429, report what it used.
 func callQuota(ctx context.Context, r *runner, u user, n int) Sample {
 	prompt := promptFor(r.cfg.Seed, u, n)
-	priority := "1"
-	if u.tier == r.exp.tiers[0] {
-		priority = "5"
-	}
+	labels := r.exp.labels(u)
+	labels["api_key"] = r.exp.key
+	labels["estimated_tokens"] = strconv.Itoa(tokenCount(prompt) + quotaMaxTokens)
 	begin := time.Now()
-	t := r.gate.start(ctx, quotaControlPoint, map[string]string{
-		"api_key": r.exp.key, "model_variant": quotaModelName, "prompt_type": "chat", "user_id": u.id,
-		"product_reason": u.tier, "priority": priority,
-		"estimated_tokens": strconv.Itoa(tokenCount(prompt) + quotaMaxTokens),
-	})
+	t := r.gate.start(ctx, r.exp.controlPoint, labels)
 	s, v := sampleOf(t), t.verdict()
 	if !v.run {
 		t.end(-1, nil)

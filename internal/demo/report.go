@@ -116,9 +116,9 @@ func tiles(res *Results) []tile {
 		out = append(out, t)
 	}
 	for i, t := range res.Phases[0].Tiers {
-		add(t.Name+": median wait", func(p *Phase) string { return seconds(p.Tiers[i].WaitSeconds.P50) })
+		add(t.Name+": wait, median", func(p *Phase) string { return seconds(p.Tiers[i].WaitSeconds.P50) })
+		add(t.Name+": wait, 95th percentile", func(p *Phase) string { return seconds(p.Tiers[i].WaitSeconds.P95) })
 	}
-	add(res.Phases[0].Tiers[0].Name+": 95 % wait less than", func(p *Phase) string { return seconds(p.Tiers[0].WaitSeconds.P95) })
 	if hasQuota(res) {
 		add("429 answers", func(p *Phase) string { return fmt.Sprint(p.Refusals) })
 	} else {

@@ -46,8 +46,6 @@ type Phase struct {
 	Interrupted int `json:"interrupted"`
 	// Unguarded requests ran because the server did not answer and the SDK fails open.
 	Unguarded int `json:"unguarded"`
-	// Governed requests were admitted by some policy.
-	Governed int `json:"governed"`
 	// Refusals counts the 429 answers of the service.
 	Refusals int `json:"refusals"`
 	// DurationSeconds is from the first request to the last answer.
@@ -97,8 +95,8 @@ type Sample struct {
 	Refusals int `json:"refusals"`
 	// Tokens is what the request really used, as the service counted it.
 	Tokens int `json:"tokens"`
-	// Admission says how the request came through: "admitted" by a policy, "no_policy", or "unguarded".
-	Admission string `json:"admission,omitempty"`
+	// Unguarded requests ran although the server gave no verdict.
+	Unguarded bool `json:"unguarded,omitempty"`
 }
 
 // Count is a number that holds from a moment on.
@@ -173,13 +171,6 @@ func tiersOf(samples []Sample, names []string) []Tier {
 	}
 	return tiers
 }
-
-// How a request came through.
-const (
-	admittedByPolicy = "admitted"
-	admittedFree     = "no_policy"
-	admittedBlind    = "unguarded"
-)
 
 // What became of a request.
 const (

@@ -18,6 +18,9 @@ import (
 type gate interface {
 	// start waits for the verdict, at most until the deadline of ctx. It always returns a ticket.
 	start(ctx context.Context, controlPoint string, labels map[string]string) ticket
+	// probe starts and ends a flow without waiting in a queue, and tells the reason of the verdict. The
+	// reason is reasonNoPolicy exactly when no policy applies.
+	probe(ctx context.Context, controlPoint string, labels map[string]string) (reason string, err error)
 }
 
 type ticket interface {
@@ -27,6 +30,9 @@ type ticket interface {
 	// known. err tells that the work failed.
 	end(tokens float64, err error)
 }
+
+// reasonNoPolicy is the reason the server gives when no policy applies to a flow.
+const reasonNoPolicy = "no_policy"
 
 type verdict struct {
 	run             bool
@@ -66,9 +72,13 @@ type experiment struct {
 	limit int
 	// quota is the provider behind the model, nil when there is none.
 	quota *provider
+	// controlPoint is where the flows pass.
+	controlPoint string
+	// labels describe the flows of a user, apart from what differs from request to request.
+	labels func(u user) map[string]string
 	// call makes one request. The context carries the user's patience.
 	call func(ctx context.Context, r *runner, u user, n int) Sample
-	// model requests carry this as API key, so that a provider counts each phase apart.
+	// key is the API key of the phase that runs; a provider counts each key apart.
 	key string
 }
 
@@ -184,6 +194,7 @@ func (r *runner) governed(ctx context.Context) (p Phase, err error) {
 func (r *runner) phase(ctx context.Context, name string) Phase {
 	e := r.exp
 	e.key = "demo-" + name
+	r.checkGoverned(ctx, name == "with")
 	e.model.gpu.resetTrace()
 	c := &collector{r: r, phase: name, begin: time.Now(), planned: len(e.users) * e.perUser}
 	stop := c.watch()
@@ -199,15 +210,32 @@ func (r *runner) phase(ctx context.Context, name string) Phase {
 		p.Refusals = len(refused)
 		p.Answers = binsOf(r.clock(), c.begin, taken, refused)
 	}
-	if name == "without" && p.Governed > 0 {
-		r.note("%d of the requests without the demo's policy were limited by another policy of this server; "+
-			"use a server without policies on this control point for a clean comparison", p.Governed)
-	}
 	if p.Unguarded > 0 {
 		r.note("%d requests of phase %q ran without an answer of the server (the SDK fails open); "+
 			"the numbers of that phase do not show the policy at work", p.Unguarded, name)
 	}
 	return p
+}
+
+// checkGoverned asks the server whether policies apply to the flows of each tier, and notes it when that is
+// not what the phase is about to show.
+func (r *runner) checkGoverned(ctx context.Context, want bool) {
+	e := r.exp
+	for _, u := range e.users[:len(e.tiers)] { // the tiers take turns
+		reason, err := r.gate.probe(ctx, e.controlPoint, e.labels(u))
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil:
+			r.note("asking the server about flows of tier %s failed: %v", u.tier, err)
+		case want && reason == reasonNoPolicy:
+			r.note("the policy is applied, but the server lets flows of tier %s at control point %q pass without it: "+
+				"the numbers with policy do not show the policy at work", u.tier, e.controlPoint)
+		case !want && reason != reasonNoPolicy:
+			r.note("another policy of this server applies to flows of tier %s at control point %q: "+
+				"the numbers without policy show that one; use a server without it for a clean comparison", u.tier, e.controlPoint)
+		}
+	}
 }
 
 // user makes the requests of one user, one after the other.
@@ -274,7 +302,6 @@ type collector struct {
 	samples   []Sample
 	last      time.Time
 	unguarded int
-	governed  int
 }
 
 func (c *collector) add(s Sample) {
@@ -282,11 +309,8 @@ func (c *collector) add(s Sample) {
 	defer c.mu.Unlock()
 	c.samples = append(c.samples, s)
 	c.last = time.Now()
-	switch s.Admission {
-	case admittedBlind:
+	if s.Unguarded {
 		c.unguarded++
-	case admittedByPolicy:
-		c.governed++
 	}
 }
 
@@ -304,7 +328,7 @@ func (c *collector) result() Phase {
 	steps, peak := c.r.exp.model.gpu.trace()
 	p := Phase{
 		Name: c.phase, Planned: c.planned, Interrupted: c.planned - len(c.samples),
-		Unguarded: c.unguarded, Governed: c.governed, PeakInFlight: peak,
+		Unguarded: c.unguarded, PeakInFlight: peak,
 		Samples: c.samples, Tiers: tiersOf(c.samples, c.r.exp.tiers),
 	}
 	if len(c.samples) > 0 {
