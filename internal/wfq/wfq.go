@@ -208,9 +208,6 @@ func (q *Queue[T]) Pop() (value T, ok bool) {
 		q.rewind()
 	}
 	q.unlink(i)
-	if q.len == 0 { // start afresh, so that virtual time stays small
-		q.v = 0
-	}
 	return value, true
 }
 
@@ -346,7 +343,7 @@ func (q *Queue[T]) unlink(i int32) {
 	*it = item[T]{gen: it.gen + 1}
 	q.items.put(i)
 	if q.len == 0 {
-		q.cost = 0 // shed rounding errors
+		q.cost, q.v = 0, 0 // shed rounding errors
 	}
 	if !wasHead {
 		return
