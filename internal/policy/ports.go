@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"math"
+
+	"github.com/sluice-project/sluice/internal/fielderr"
+	"github.com/sluice-project/sluice/internal/policy/strict"
+)
+
+// InPort is where a component reads a number: from a signal that another component produces, or a
+// constant. An empty mapping is the constant 0. A port that is absent reads as invalid.
+type InPort struct {
+	// Name of the signal to read. Exactly one component of the circuit has to produce it.
+	SignalName string `json:"signal_name,omitempty" union:"value" check:"nonempty"`
+	// Number to read, always the same.
+	ConstantSignal *ConstantSignal `json:"constant_signal,omitempty" union:"value"`
+}
+
+// Constant returns the number a port that is not wired to a signal reads. isConst is false for a wired
+// port, whose number changes. valid is false when the port reads as invalid: it is absent (nil) or its
+// special value is NaN; an actuator then lets everything pass. An infinite constant is valid.
+func (p *InPort) Constant() (value float64, valid, isConst bool) {
+	switch {
+	case p == nil:
+		return math.NaN(), false, true
+	case p.SignalName != "":
+		return math.NaN(), false, false
+	case p.ConstantSignal == nil:
+		return 0, true, true
+	}
+	value = p.ConstantSignal.Number()
+	return value, !math.IsNaN(value), true
+}
+
+// OutPort is where a component writes a number. A port that is absent is not written.
+type OutPort struct {
+	// Name of the signal to produce. No other component of the circuit may produce it.
+	SignalName string `json:"signal_name" check:"required"`
+}
+
+// ConstantSignal is a number that never changes. An empty mapping is 0.
+type ConstantSignal struct {
+	// A number that YAML has no safe way to write. NaN is an invalid reading.
+	SpecialValue string `json:"special_value,omitempty" union:"const" check:"oneof=NaN +Inf -Inf"`
+	// The number.
+	Value *float64 `json:"value,omitempty" union:"const"`
+}
+
+// Number is the constant as a float64, which may be NaN or infinite.
+func (c ConstantSignal) Number() float64 {
+	switch c.SpecialValue {
+	case "NaN":
+		return math.NaN()
+	case "+Inf":
+		return math.Inf(1)
+	case "-Inf":
+		return math.Inf(-1)
+	}
+	if c.Value == nil {
+		return 0
+	}
+	return *c.Value
+}
+
+// maxTokens is the largest number of tokens or slots a limit can count: 2⁵³, beyond which float64
+// arithmetic loses single tokens. It is also written in check tags.
+const maxTokens = 1 << 53
+
+// checkAmount refuses a constant that cannot be a number of tokens or slots. NaN is allowed: it makes the
+// limiter let everything pass.
+func checkAmount(at strict.Place, p *InPort) {
+	value, valid, isConst := p.Constant()
+	if p == nil || !isConst || !valid {
+		return
+	}
+	if p.ConstantSignal != nil {
+		at = at.Field("constant_signal")
+		if p.ConstantSignal.SpecialValue != "" {
+			at.Field("special_value").Refuse(fielderr.Error{Want: "a finite number, or NaN to let everything pass"})
+			return
+		}
+		at = at.Field("value")
+	}
+	switch {
+	case value < 0:
+		at.Refuse(fielderr.Error{Want: "at least 0"})
+	case value > maxTokens:
+		at.Refuse(fielderr.Error{Want: "at most 9007199254740992"})
+	}
+}
+
+// OutputPort is the only out port of most components.
+type OutputPort struct {
+	// The result.
+	Output *OutPort `json:"output,omitempty"`
+}
+
+// InputPort is the only in port of some components.
+type InputPort struct {
+	// The number to work on.
+	Input *InPort `json:"input,omitempty"`
+}
+
+// InputsPort is a list of in ports.
+type InputsPort struct {
+	// The numbers to work on, in order.
+	Inputs []InPort `json:"inputs,omitempty"`
+}
+
+// ComparedPorts are the two sides of an operator.
+type ComparedPorts struct {
+	// Left-hand side.
+	LHS *InPort `json:"lhs,omitempty"`
+	// Right-hand side.
+	RHS *InPort `json:"rhs,omitempty"`
+}

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+
+	"github.com/sluice-project/sluice/internal/fielderr"
+	"github.com/sluice-project/sluice/internal/policy/strict"
+)
+
+// walk calls visit for every struct inside v, v included, except for components nested in it, which have
+// signals and selectors of their own. Paths are relative to the policy.
+func walk(v reflect.Value, path fielderr.Path, visit func(v reflect.Value, path fielderr.Path)) {
+	switch v.Kind() {
+	case reflect.Pointer:
+		if !v.IsNil() {
+			walk(v.Elem(), path, visit)
+		}
+	case reflect.Slice:
+		if v.Type() == reflect.TypeFor[[]Component]() {
+			return
+		}
+		for i := range v.Len() {
+			walk(v.Index(i), path.Index(i), visit)
+		}
+	case reflect.Map:
+		for _, key := range slices.Sorted(mapKeys(v)) { // sorted: the first producer of a signal is always the same
+			walk(v.MapIndex(reflect.ValueOf(key)), path.Field(key), visit)
+		}
+	case reflect.Struct:
+		visit(v, path)
+		for _, f := range strict.Fields(v.Type()) {
+			walk(v.FieldByIndex(f.Index), path.Field(f.Name), visit)
+		}
+	}
+}
+
+func mapKeys(v reflect.Value) func(yield func(string) bool) {
+	return func(yield func(string) bool) {
+		for k := range v.Seq() {
+			if !yield(k.String()) {
+				return
+			}
+		}
+	}
+}
+
+// report adds a problem at a path relative to the policy.
+type report func(fielderr.Path, fielderr.Error)
+
+// checkSignals refuses signals that have no producer or several, in the circuit and every circuit nested
+// in it, and ports of nested circuits that lead nowhere.
+func checkSignals(c *Circuit, report report) {
+	path := fielderr.Path("circuit").Field("components")
+	for i := range c.Components {
+		inside := path.Index(i)
+		const outside = "it stands inside a nested_circuit only"
+		if c.Components[i].NestedSignalIngress != nil {
+			report(inside.Field("nested_signal_ingress"), fielderr.Error{Message: outside})
+		}
+		if c.Components[i].NestedSignalEgress != nil {
+			report(inside.Field("nested_signal_egress"), fielderr.Error{Message: outside})
+		}
+	}
+	checkScope(c.Components, path, report)
+}
+
+func checkScope(components []Component, path fielderr.Path, report report) {
+	producers := map[string]fielderr.Path{}
+	for i := range components {
+		walk(reflect.ValueOf(components[i]), path.Index(i), func(v reflect.Value, at fielderr.Path) {
+			out, ok := v.Interface().(OutPort)
+			if !ok || out.SignalName == "" {
+				return
+			}
+			if first, taken := producers[out.SignalName]; taken {
+				report(at.Field("signal_name"), fielderr.Error{
+					Message: fmt.Sprintf("signal %q has a producer already, %s", out.SignalName, first), Hint: "choose another name"})
+				return
+			}
+			producers[out.SignalName] = at
+		})
+	}
+	names := slices.Sorted(maps.Keys(producers))
+	for i := range components {
+		walk(reflect.ValueOf(components[i]), path.Index(i), func(v reflect.Value, at fielderr.Path) {
+			in, ok := v.Interface().(InPort)
+			if _, known := producers[in.SignalName]; !ok || known || in.SignalName == "" {
+				return
+			}
+			report(at.Field("signal_name"), fielderr.Error{
+				Message: fmt.Sprintf("no component of this circuit produces the signal %q", in.SignalName),
+				Hint:    fielderr.DidYouMean(in.SignalName, names)})
+		})
+		if nested := components[i].NestedCircuit; nested != nil {
+			inside := path.Index(i).Field("nested_circuit")
+			checkNestedPorts(nested, inside, report)
+			checkScope(nested.Components, inside.Field("components"), report)
+		}
+	}
+}
+
+// checkNestedPorts refuses names in the port maps that no component inside has, and names that two have.
+func checkNestedPorts(n *NestedCircuit, path fielderr.Path, report report) {
+	ingress, egress := map[string]int{}, map[string]int{}
+	for i := range n.Components {
+		c, at := &n.Components[i], path.Field("components").Index(i)
+		if c.NestedSignalIngress != nil {
+			checkPortName(ingress, c.NestedSignalIngress.PortName, i, at.Field("nested_signal_ingress"), report)
+		}
+		if c.NestedSignalEgress != nil {
+			checkPortName(egress, c.NestedSignalEgress.PortName, i, at.Field("nested_signal_egress"), report)
+		}
+	}
+	checkPortMap(slices.Sorted(maps.Keys(n.InPortsMap)), ingress, "nested_signal_ingress", path.Field("in_ports_map"), report)
+	checkPortMap(slices.Sorted(maps.Keys(n.OutPortsMap)), egress, "nested_signal_egress", path.Field("out_ports_map"), report)
+}
+
+func checkPortName(seen map[string]int, name string, i int, at fielderr.Path, report report) {
+	if name == "" {
+		return // refused when it was decoded
+	}
+	if first, taken := seen[name]; taken {
+		report(at.Field("port_name"), fielderr.Error{
+			Message: fmt.Sprintf("port name %q is taken by components[%d] of this nested circuit", name, first)})
+		return
+	}
+	seen[name] = i
+}
+
+func checkPortMap(names []string, inside map[string]int, kind string, at fielderr.Path, report report) {
+	for _, name := range names {
+		if _, ok := inside[name]; !ok {
+			report(at.Field(name), fielderr.Error{Message: fmt.Sprintf("no %s inside has the port_name %q", kind, name),
+				Hint: fielderr.DidYouMean(name, slices.Sorted(maps.Keys(inside)))})
+		}
+	}
+}
