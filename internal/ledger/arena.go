@@ -3,22 +3,21 @@
 package ledger
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"sync"
 	"sync/atomic"
 	"unsafe"
+
+	"github.com/sluice-project/sluice/internal/limit"
 )
 
 const (
 	chunkBits    = 14
 	chunkRecords = 1 << chunkBits
 	chunkSize    = chunkRecords * recordSize // 1 MiB: what the file grows by
-	headerSize   = 4096
-	indexBits    = 24 // of a record in a SlotID
+	indexBits    = 24                        // of a record in a SlotID
 	maxRecords   = 1<<indexBits - 1
 	noRecord     = 0 // indexes are stored plus one
 )
@@ -31,17 +30,15 @@ type arena struct {
 	file   *os.File // nil: heap
 	max    uint32
 	chunks atomic.Pointer[[]*chunk]
+	// low is set while only the reserve is left: who frees a record then gives it back at once.
+	low atomic.Bool
 
-	mu   sync.Mutex
-	maps [][]byte
-	free []uint32
-	next uint32 // first record never handed out
+	mu      sync.Mutex
+	maps    [][]byte
+	free    []uint32
+	next    uint32 // first record never handed out
+	growErr error  // why the file did not grow; it is not tried again before the next sync
 }
-
-var fileMagic = [16]byte{'s', 'l', 'u', 'i', 'c', 'e', ' ', 'a', 'c', 'c', 'o', 'u', 'n', 't', 's', 1}
-
-// nativeMark tells the byte order of a file.
-const nativeMark = 0x0102030405060708
 
 func newArena(maxAccounts int) *arena {
 	a := &arena{max: uint32(min(maxAccounts, maxRecords))}
@@ -49,81 +46,30 @@ func newArena(maxAccounts int) *arena {
 	return a
 }
 
-// openArena maps a file, creating it when it does not exist.
-func openArena(path string, maxAccounts int) (*arena, error) {
-	a := newArena(maxAccounts)
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("open accounts: %w", err)
-	}
-	a.file = f
-	if err := a.load(); err != nil {
-		return nil, errors.Join(fmt.Errorf("accounts file %s: %w", path, err), a.close())
-	}
-	return a, nil
-}
-
-func (a *arena) load() error {
-	info, err := a.file.Stat()
-	if err != nil {
-		return err
-	}
-	if info.Size() == 0 {
-		return a.writeHeader()
-	}
-	var head [headerSize]byte
-	if _, err := io.ReadFull(a.file, head[:]); err != nil {
-		return fmt.Errorf("truncated header: %w; %s", err, remedy)
-	}
-	switch {
-	case [16]byte(head[:16]) != fileMagic:
-		return fmt.Errorf("not a file of this release of sluice; %s", remedy)
-	case binary.NativeEndian.Uint64(head[16:]) != nativeMark:
-		return fmt.Errorf("written on a machine of another byte order; %s", remedy)
-	case (info.Size()-headerSize)%chunkSize != 0:
-		// A crash or a full disk while growing leaves part of a chunk that nothing used yet.
-		if err := a.file.Truncate(info.Size() - (info.Size()-headerSize)%chunkSize); err != nil {
-			return err
-		}
-	}
-	for off := int64(headerSize); off+chunkSize <= info.Size(); off += chunkSize {
-		if err := a.mapChunk(off); err != nil {
-			return err
-		}
-	}
-	a.next = uint32(len(*a.chunks.Load())) << chunkBits
-	return nil
-}
-
-const remedy = "restore it from a backup, or move it away to start with full accounts (limits then start afresh)"
-
-func (a *arena) writeHeader() error {
-	var head [headerSize]byte
-	copy(head[:], fileMagic[:])
-	binary.NativeEndian.PutUint64(head[16:], nativeMark)
-	if _, err := a.file.WriteAt(head[:], 0); err != nil {
-		return err
-	}
-	if err := a.grow(); err != nil {
-		return err
-	}
-	return a.file.Sync()
-}
+// reserve is the number of records that new accounts leave alone: half of them for the slots that flows
+// hold, half for the accounts that keys share when there is no room for their own.
+func (a *arena) reserve() uint32 { return min(1024, a.max/8) }
 
 // grow adds a chunk. Writing zeros, instead of truncating the file to a larger size, makes a full disk
-// an error here and not a crash at the first store to the page.
+// an error here and not a crash at the first store to the page. REQUIRES mu.
 func (a *arena) grow() error {
-	chunks := *a.chunks.Load()
+	if a.growErr != nil {
+		return a.growErr
+	}
 	if a.file == nil {
-		chunks = append(chunks[:len(chunks):len(chunks)], new(chunk))
-		a.chunks.Store(&chunks)
+		a.add(new(chunk))
 		return nil
 	}
-	off := headerSize + int64(len(chunks))*chunkSize
+	off := headerSize + int64(len(*a.chunks.Load()))*chunkSize
 	if _, err := a.file.WriteAt(make([]byte, chunkSize), off); err != nil {
-		return fmt.Errorf("grow accounts file: %w", err)
+		a.growErr = fmt.Errorf("grow accounts file: %w", err)
+		return a.growErr
 	}
-	return a.mapChunk(off)
+	if err := a.mapChunk(off); err != nil {
+		a.growErr = err
+		return err
+	}
+	return nil
 }
 
 func (a *arena) mapChunk(off int64) error {
@@ -132,10 +78,14 @@ func (a *arena) mapChunk(off int64) error {
 		return fmt.Errorf("map accounts file: %w", err)
 	}
 	a.maps = append(a.maps, m)
-	chunks := *a.chunks.Load()
-	chunks = append(chunks[:len(chunks):len(chunks)], (*chunk)(unsafe.Pointer(unsafe.SliceData(m))))
-	a.chunks.Store(&chunks)
+	a.add((*chunk)(unsafe.Pointer(unsafe.SliceData(m))))
 	return nil
+}
+
+func (a *arena) add(c *chunk) {
+	chunks := *a.chunks.Load()
+	chunks = append(chunks[:len(chunks):len(chunks)], c)
+	a.chunks.Store(&chunks)
 }
 
 // at returns record i, counted from 1.
@@ -144,51 +94,71 @@ func (a *arena) at(i uint32) *record {
 	return &(*a.chunks.Load())[i>>chunkBits][i&(chunkRecords-1)]
 }
 
-// len is the number of records ever mapped.
+// len is the number of records mapped.
 func (a *arena) len() uint32 { return uint32(len(*a.chunks.Load())) << chunkBits }
 
-// alloc appends up to n free records to dst, at least one unless it fails.
-func (a *arena) alloc(dst []uint32, n int) ([]uint32, error) {
+// available is the number of records that can be handed out without growing. REQUIRES mu.
+func (a *arena) available() uint32 {
+	return uint32(len(a.free)) + max(a.next, min(a.max, a.len())) - a.next
+}
+
+// alloc appends up to n free records to dst, at least one unless it fails, and leaves keep records for
+// those who need them more.
+func (a *arena) alloc(dst []uint32, n, keep uint32) ([]uint32, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if k := min(n, len(a.free)); k > 0 {
-		dst = append(dst, a.free[len(a.free)-k:]...)
-		a.free = a.free[:len(a.free)-k]
-		return dst, nil
+	var err error
+	if a.available() <= keep && a.len() < a.max {
+		err = a.grow()
 	}
-	if a.next >= a.max {
-		return dst, ErrFull
+	left := a.available()
+	if left <= keep {
+		a.low.Store(true)
+		return dst, errors.Join(ErrFull, err)
 	}
-	if a.next >= a.len() {
-		if err := a.grow(); err != nil {
-			return dst, errors.Join(ErrFull, err)
+	for range min(n, left-keep) {
+		if k := len(a.free); k > 0 {
+			dst = append(dst, a.free[k-1])
+			a.free = a.free[:k-1]
+			continue
 		}
-	}
-	for range min(uint32(n), a.max-a.next, a.len()-a.next) {
 		a.next++
 		dst = append(dst, a.next)
 	}
 	return dst, nil
 }
 
-func (a *arena) release(records []uint32) {
+func (a *arena) release(records ...uint32) {
 	a.mu.Lock()
 	a.free = append(a.free, records...)
+	if a.available() > 2*a.reserve() {
+		a.low.Store(false)
+	}
 	a.mu.Unlock()
 }
 
-func (a *arena) sync() error {
+// sync writes everything to disk and lets the file grow again. It returns the error that kept it from
+// growing since the last time, or from being written.
+func (a *arena) sync(now limit.Instant) error {
 	if a.file == nil {
 		return nil
 	}
-	return a.file.Sync() // writes dirty mapped pages too
+	a.mu.Lock()
+	n := len(*a.chunks.Load())
+	growErr := a.growErr
+	a.growErr = nil
+	a.mu.Unlock()
+	if err := a.file.Sync(); err != nil { // writes dirty mapped pages too
+		return errors.Join(growErr, fmt.Errorf("write accounts file: %w", err))
+	}
+	return errors.Join(growErr, writeHeader(a.file, header{chunks: n, clock: now}))
 }
 
-func (a *arena) close() error {
+func (a *arena) close(now limit.Instant) error {
 	if a.file == nil {
 		return nil
 	}
-	errs := []error{a.file.Sync()}
+	errs := []error{a.sync(now), a.file.Sync()}
 	for _, m := range a.maps {
 		errs = append(errs, unmap(m))
 	}

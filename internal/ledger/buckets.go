@@ -15,10 +15,14 @@ type memoryBuckets struct {
 	id    LimiterID
 	rule  atomic.Pointer[limit.BucketRule] // written with all shards locked
 	count atomic.Int64
+	// sharing tells that keys may have been charged to the shared account since it was full last. It is
+	// set while their shards are locked, and cleared while the shared account's is.
+	sharing atomic.Bool
 }
 
-// overflowKey is the account that new keys share when there is no room for their own. No label value
-// can be equal to it: it is not valid UTF-8.
+// overflowKey is the account that new keys share when there is no room for their own. A key that gets
+// room later starts with what the shared account has left, so nobody gains by having shared. No label
+// value should be equal to it: it is not valid UTF-8.
 const overflowKey = "\xff(shared)"
 
 // Buckets implements Authority.
@@ -28,6 +32,9 @@ func (m *Memory) Buckets(id LimiterID, rule limit.BucketRule) Buckets {
 	if set == nil {
 		set = &memoryBuckets{m: m, id: id}
 		set.rule.Store(&rule)
+		count, sharing := m.takeFound(id, typBucket)
+		set.count.Store(count)
+		set.sharing.Store(sharing)
 		m.buckets[id] = set
 		m.setsMu.Unlock()
 		return set
@@ -68,35 +75,46 @@ func (b *memoryBuckets) Configure(rule limit.BucketRule) {
 
 // Take implements Buckets. It never returns an error unless there is no room even for a shared account.
 func (b *memoryBuckets) Take(_ context.Context, key string, n float64, now limit.Instant) (Charge, error) {
-	c, err := b.take(key, n, now)
-	if err != nil && key != overflowKey {
-		b.m.shared.Add(1)
-		return b.take(overflowKey, n, now)
-	}
-	return c, err
-}
-
-func (b *memoryBuckets) take(key string, n float64, now limit.Instant) (Charge, error) {
 	m := b.m
 	h := hash(m.seed, b.id, key)
 	s := m.shardOf(h)
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	rule := b.rule.Load()
-	c := Charge{Limit: rule.Capacity}
 	i, _ := m.findLocked(s, h, typBucket, b.id, key)
 	if i == noRecord {
-		if n > rule.Capacity { // do not create accounts for what can never be
-			c.Wait, c.Remaining = limit.Never, rule.Capacity
-			return c, nil
+		rule := b.rule.Load()
+		if n > rule.Capacity || !limit.ValidTokens(n) { // do not create accounts for what can never be
+			s.mu.Unlock()
+			return Charge{Wait: limit.Never, Remaining: rule.Capacity, Limit: rule.Capacity}, nil
 		}
-		var err error
-		if i, err = m.createLocked(s, h, typBucket, b.id, key); err != nil {
-			return c, err
-		}
-		b.count.Add(1)
+		i = b.createLocked(s, h, key)
 	}
-	r := m.arena.at(i)
+	if i != noRecord {
+		c := b.chargeLocked(i, n, now)
+		s.mu.Unlock()
+		return c, nil
+	}
+	s.mu.Unlock()
+	var c Charge
+	err := b.shared(h, key, now, func(i uint32) { c = b.chargeLocked(i, n, now) })
+	return c, err
+}
+
+// createLocked adds a full account unless there is no room, or keys may have shared one: see shared.
+func (b *memoryBuckets) createLocked(s *shard, h uint64, key string) uint32 {
+	if b.sharing.Load() {
+		return noRecord
+	}
+	i, err := b.m.createLocked(s, h, setID{b.id, typBucket}, key, limit.Bucket{}, b.m.arena.reserve(), noRecord)
+	if err != nil {
+		return noRecord
+	}
+	b.count.Add(1)
+	return i
+}
+
+func (b *memoryBuckets) chargeLocked(i uint32, n float64, now limit.Instant) Charge {
+	rule, r := b.rule.Load(), b.m.arena.at(i)
+	c := Charge{Limit: rule.Capacity}
 	bucket := r.bucket()
 	c.Wait, c.OK = bucket.Take(rule, now, n)
 	r.setBucket(bucket)
@@ -105,28 +123,72 @@ func (b *memoryBuckets) take(key string, n float64, now limit.Instant) (Charge, 
 	} else {
 		c.Remaining = max(0, bucket.Level(rule, now))
 	}
-	return c, nil
+	return c
 }
 
-// Give implements Buckets. Giving to an account that is as good as new changes nothing.
+// shared calls f with the account of a key that has none, its shard locked: with a new one if there is
+// room, which starts like the shared account; otherwise with the shared account.
+func (b *memoryBuckets) shared(h uint64, key string, now limit.Instant, f func(i uint32)) error {
+	m, set := b.m, setID{b.id, typBucket}
+	ho := hash(m.seed, b.id, overflowKey)
+	s, so := m.shardOf(h), m.shardOf(ho)
+	lockBoth(s, so)
+	defer unlockBoth(s, so)
+	if i, _ := m.findLocked(s, h, typBucket, b.id, key); i != noRecord { // somebody was faster
+		f(i)
+		return nil
+	}
+	var start limit.Bucket
+	over, _ := m.findLocked(so, ho, typBucket, b.id, overflowKey)
+	if over != noRecord {
+		if start = m.arena.at(over).bucket(); start.Full(b.rule.Load(), now) {
+			start = limit.Bucket{}
+		}
+	}
+	i, err := m.createLocked(s, h, set, key, start, m.arena.reserve(), over)
+	switch {
+	case err == nil:
+		b.sharing.Store(start != limit.Bucket{})
+		b.count.Add(1)
+	case over != noRecord:
+		b.sharing.Store(true)
+		m.shared.Add(1)
+		i = over
+	default:
+		if i, err = m.createLocked(so, ho, set, overflowKey, limit.Bucket{}, 0, noRecord); err != nil {
+			return err
+		}
+		b.sharing.Store(true)
+		b.count.Add(1)
+		m.shared.Add(1)
+	}
+	f(i)
+	return nil
+}
+
+// Give implements Buckets. Giving to an account that is as good as new changes nothing. What a key was
+// charged while it shared an account is not given back.
 func (b *memoryBuckets) Give(key string, n float64, now limit.Instant) {
 	m := b.m
 	h := hash(m.seed, b.id, key)
 	s := m.shardOf(h)
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	i, _ := m.findLocked(s, h, typBucket, b.id, key)
-	if i == noRecord {
-		if n >= 0 {
-			return
-		}
-		var err error
-		if i, err = m.createLocked(s, h, typBucket, b.id, key); err != nil {
-			return
-		}
-		b.count.Add(1)
+	if i == noRecord && n < 0 {
+		i = b.createLocked(s, h, key)
 	}
-	r := m.arena.at(i)
+	if i != noRecord {
+		b.giveLocked(i, n, now)
+	}
+	s.mu.Unlock()
+	if i == noRecord && n < 0 {
+		// The error, no room even for a shared account, is what the next Take returns.
+		_ = b.shared(h, key, now, func(i uint32) { b.giveLocked(i, n, now) })
+	}
+}
+
+func (b *memoryBuckets) giveLocked(i uint32, n float64, now limit.Instant) {
+	r := b.m.arena.at(i)
 	bucket := r.bucket()
 	bucket.Give(b.rule.Load(), now, n)
 	r.setBucket(bucket)
@@ -143,7 +205,7 @@ func (b *memoryBuckets) Level(key string, now limit.Instant) Charge {
 	c := Charge{Limit: rule.Capacity, Remaining: rule.Capacity}
 	if i, _ := m.findLocked(s, h, typBucket, b.id, key); i != noRecord {
 		bucket := m.arena.at(i).bucket()
-		c.Remaining = bucket.Level(rule, now)
+		c.Remaining = max(0, bucket.Level(rule, now))
 	}
 	return c
 }

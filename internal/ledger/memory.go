@@ -25,8 +25,9 @@ type Config struct {
 	Dir string
 	// MaxAccounts bounds accounts and held slots together; at 64 bytes a record and about 15 for the
 	// hash table. When it is reached, accounts that are as good as new are forgotten; if there are none,
-	// new keys of a limiter share one account, which limits them more than asked for, never less.
-	// 0: DefaultMaxAccounts; at most 16 million.
+	// new keys of a limiter share one account, which limits them more than asked for, never less. The
+	// same happens while the disk is full. 0: DefaultMaxAccounts; at most 16 million. A file that holds
+	// more keeps them.
 	MaxAccounts int
 	// Logger; nil: slog.Default().
 	Logger *slog.Logger
@@ -45,6 +46,7 @@ type Memory struct {
 	shards [shardCount]shard
 	logger *slog.Logger
 
+	batch   uint32    // how many free records a shard takes from the arena at a time
 	start   time.Time // carries the monotonic clock
 	base    limit.Instant
 	serial  atomic.Uint64
@@ -52,6 +54,19 @@ type Memory struct {
 	setsMu  sync.RWMutex
 	buckets map[LimiterID]*memoryBuckets
 	slots   map[LimiterID]*memorySlots
+	found   map[setID]*foundSet // of a file: sets not announced yet
+}
+
+// setID names the accounts of a limiter of one type.
+type setID struct {
+	limiter LimiterID
+	typ     uint8
+}
+
+// foundSet is what a file says about the accounts of a limiter.
+type foundSet struct {
+	count   atomic.Int64
+	sharing bool // there is a shared account
 }
 
 var _ Authority = (*Memory)(nil)
@@ -68,26 +83,34 @@ func NewMemory(cfg Config) (*Memory, error) {
 		start:   time.Now(),
 		buckets: make(map[LimiterID]*memoryBuckets),
 		slots:   make(map[LimiterID]*memorySlots),
+		found:   make(map[setID]*foundSet),
+		batch:   uint32(min(16, 1+cfg.MaxAccounts/(16*shardCount))),
 	}
 	m.base = limit.At(m.start)
 	m.serial.Store(rand.Uint64())
+	for i := range m.shards {
+		m.shards[i].number = i
+	}
 	if cfg.Dir == "" {
 		m.arena = newArena(cfg.MaxAccounts)
 		return m, nil
 	}
-	a, err := openArena(filepath.Join(cfg.Dir, fileName), cfg.MaxAccounts)
+	path := filepath.Join(cfg.Dir, fileName)
+	a, head, err := openArena(path, cfg.MaxAccounts)
 	if err != nil {
 		return nil, err
 	}
 	m.arena = a
+	m.base = max(m.base, head.clock)
 	if err := m.restore(); err != nil {
-		return nil, errors.Join(fmt.Errorf("accounts file in %s: %w", cfg.Dir, err), a.close())
+		return nil, errors.Join(fmt.Errorf("accounts file %s: %w", path, err), a.close(head.clock))
 	}
 	return m, nil
 }
 
 // Now is the time of the accounts: wall-clock time at the start, then the monotonic clock, so that
-// setting the clock changes no limit.
+// setting the clock changes no limit. After a restart it goes on from where it was if the machine's clock
+// has been set back.
 func (m *Memory) Now() limit.Instant { return m.base.Add(time.Since(m.start)) }
 
 // restore rebuilds tables, free lists and the order of held slots from the records.
@@ -108,20 +131,55 @@ func (m *Memory) restore() error {
 			if r.typ == typSlots {
 				r.a, r.t = 0, 0
 			}
+			m.noteFound(r)
 			h := m.hashRecord(r)
 			m.shardOf(h).table.insert(h, i)
 		}
 	}
 	slices.SortFunc(held, func(x, y uint32) int { return cmp.Compare(a.at(x).t, a.at(y).t) })
+	lost := 0
 	for _, i := range held {
 		r := a.at(i)
-		if r.account == 0 || r.account > a.len() || a.at(r.account).typ != typSlots {
-			return fmt.Errorf("record %d refers to no account; %s", i, remedy)
+		if r.account == noRecord || r.account > a.len() {
+			return fmt.Errorf("record %d is damaged; %s", i, remedy)
 		}
-		m.link(a.at(r.account), i)
-		m.shardOf(m.hashRecord(a.at(r.account))).table.insert(heldHash(r.serial), i)
+		acc := a.at(r.account)
+		if acc.typ != typSlots || acc.limiter != r.limiter {
+			r.setMark(mark{})
+			a.free = append(a.free, i)
+			lost++
+			continue
+		}
+		m.link(acc, i)
+		m.shardOf(m.hashRecord(acc)).table.insert(heldHash(r.serial), i)
+	}
+	if lost > 0 {
+		m.logger.Warn("a power failure lost accounts of the last second; slots held in them are free again",
+			slog.Int("slots", lost))
 	}
 	return nil
+}
+
+func (m *Memory) noteFound(r *record) {
+	id := setID{LimiterID(r.limiter), r.typ}
+	f := m.found[id]
+	if f == nil {
+		f = new(foundSet)
+		m.found[id] = f
+	}
+	f.count.Add(1)
+	f.sharing = f.sharing || r.klen == uint8(len(overflowKey)) && r.key() == overflowKey
+}
+
+// takeFound returns what a file said about a set, once. REQUIRES setsMu.
+func (m *Memory) takeFound(limiter LimiterID, typ uint8) (count int64, sharing bool) {
+	id := setID{limiter, typ}
+	f := m.found[id]
+	if f == nil {
+		return 0, false
+	}
+	delete(m.found, id)
+	return f.count.Load(), f.sharing
 }
 
 func (m *Memory) hashRecord(r *record) uint64 {
@@ -147,29 +205,36 @@ func (m *Memory) findLocked(s *shard, h uint64, typ uint8, id LimiterID, key str
 	})
 }
 
-// createLocked adds an account that findLocked did not find. REQUIRES s.mu.
-func (m *Memory) createLocked(s *shard, h uint64, typ uint8, id LimiterID, key string) (uint32, error) {
-	i, err := m.allocLocked(s)
+// createLocked adds an account that findLocked did not find, with the state b if it is a bucket. keep is
+// how many records must stay free; pinned is a record that must not be forgotten for it. REQUIRES s.mu.
+func (m *Memory) createLocked(s *shard, h uint64, id setID, key string, b limit.Bucket, keep, pinned uint32) (uint32, error) {
+	i, err := m.allocLocked(s, keep, pinned)
 	if err != nil {
 		return noRecord, err
 	}
 	r := m.arena.at(i)
 	*r = record{}
+	r.setBucket(b)
 	ident := identify(key)
-	r.seal(typ, id, &ident)
+	r.sealAccount(id.typ, id.limiter, &ident)
 	s.table.insert(h, i)
 	return i, nil
 }
 
-// batch is how many free records a shard takes from the arena at a time.
-const batch = 16
-
-func (m *Memory) allocLocked(s *shard) (uint32, error) {
+// allocLocked returns a free record, forgetting accounts that are as good as new if there is none.
+// REQUIRES s.mu.
+func (m *Memory) allocLocked(s *shard, keep, pinned uint32) (uint32, error) {
 	if len(s.free) == 0 {
+		n := m.batch
+		if keep < m.arena.reserve() {
+			n = 1 // what comes from the reserve is for this caller only
+		}
 		var err error
-		if s.free, err = m.arena.alloc(s.free, batch); err != nil {
-			m.sweepLocked(s, sweepHard, m.Now())
-			if len(s.free) == 0 {
+		if s.free, err = m.arena.alloc(s.free, n, keep); err != nil {
+			if m.makeRoomLocked(s, pinned) == 0 {
+				return noRecord, err
+			}
+			if s.free, err = m.arena.alloc(s.free, 1, keep); err != nil {
 				return noRecord, err
 			}
 		}
@@ -180,11 +245,15 @@ func (m *Memory) allocLocked(s *shard) (uint32, error) {
 }
 
 func (m *Memory) freeLocked(s *shard, i uint32) {
-	m.arena.at(i).typ = typFree
+	m.arena.at(i).setMark(mark{})
+	if m.arena.low.Load() {
+		m.arena.release(i)
+		return
+	}
 	s.free = append(s.free, i)
-	if len(s.free) > 4*batch {
-		m.arena.release(s.free[2*batch:])
-		s.free = s.free[:2*batch]
+	if n := int(m.batch); len(s.free) > 4*n {
+		m.arena.release(s.free[2*n:]...)
+		s.free = s.free[:2*n]
 	}
 }
 
@@ -194,46 +263,66 @@ const (
 	sweepHard = 1024
 )
 
+// makeRoomLocked sweeps for a new account. When that was in vain, the next ones do without: a flood of
+// new keys must not make every take as slow as a sweep. REQUIRES s.mu.
+func (m *Memory) makeRoomLocked(s *shard, pinned uint32) (freed int) {
+	if s.skip > 0 {
+		s.skip--
+		return 0
+	}
+	if freed = m.sweepLocked(s, sweepHard, pinned, m.Now()); freed == 0 {
+		s.skip = 64
+	}
+	return freed
+}
+
 // sweepLocked forgets accounts that are as good as new. REQUIRES s.mu.
-func (m *Memory) sweepLocked(s *shard, n int, now limit.Instant) {
+func (m *Memory) sweepLocked(s *shard, n int, pinned uint32, now limit.Instant) (freed int) {
+	m.setsMu.RLock()
+	defer m.setsMu.RUnlock()
 	t := &s.table
 	for range min(n, len(t.entries)) {
 		s.hand = (s.hand + 1) & (len(t.entries) - 1)
 		i := uint32(t.entries[s.hand])
-		if i == noRecord || !m.forgettable(m.arena.at(i), now) {
+		if i == noRecord || i == pinned {
 			continue
 		}
-		m.countAccount(m.arena.at(i), -1)
-		t.removeAt(s.hand)
-		m.freeLocked(s, i)
+		if r := m.arena.at(i); m.forgettable(r, now) {
+			m.countAccount(r, -1)
+			t.removeAt(s.hand)
+			m.freeLocked(s, i)
+			freed++
+		}
 	}
+	return freed
 }
 
+// forgettable REQUIRES setsMu and the lock of the record's shard.
 func (m *Memory) forgettable(r *record, now limit.Instant) bool {
-	m.setsMu.RLock()
-	defer m.setsMu.RUnlock()
 	switch r.typ {
-	case typHeld:
-		return false
 	case typSlots:
 		return r.t == 0 // nothing held
+	case typBucket:
+		set := m.buckets[LimiterID(r.limiter)]
+		if set == nil {
+			return false // the limiter may be announced later; Forget drops it for good
+		}
+		b := r.bucket()
+		return b.Full(set.rule.Load(), now)
 	}
-	set := m.buckets[LimiterID(r.limiter)]
-	if set == nil {
-		return false // the limiter may be announced later; Forget drops it for good
-	}
-	b := r.bucket()
-	return b.Full(set.rule.Load(), now)
+	return false
 }
 
+// countAccount REQUIRES setsMu.
 func (m *Memory) countAccount(r *record, delta int64) {
-	m.setsMu.RLock()
-	defer m.setsMu.RUnlock()
 	if set := m.buckets[LimiterID(r.limiter)]; set != nil && r.typ == typBucket {
 		set.count.Add(delta)
 	}
 	if set := m.slots[LimiterID(r.limiter)]; set != nil && r.typ == typSlots {
 		set.count.Add(delta)
+	}
+	if f := m.found[setID{LimiterID(r.limiter), r.typ}]; f != nil {
+		f.count.Add(delta)
 	}
 }
 
@@ -251,11 +340,11 @@ func (m *Memory) Run(ctx context.Context) error {
 		for i := range m.shards {
 			s := &m.shards[i]
 			s.mu.Lock()
-			m.sweepLocked(s, sweepSoft, m.Now())
+			m.sweepLocked(s, sweepSoft, noRecord, m.Now())
 			s.mu.Unlock()
 		}
-		if err := m.arena.sync(); err != nil {
-			m.logger.Error("write accounts to disk", slog.Any("error", err))
+		if err := m.arena.sync(m.Now()); err != nil {
+			m.logger.Error("write accounts to disk; new keys may have to share accounts", slog.Any("error", err))
 		}
 	}
 }
@@ -271,7 +360,23 @@ func (m *Memory) Forget(id LimiterID) {
 	m.setsMu.Lock()
 	delete(m.buckets, id)
 	delete(m.slots, id)
+	delete(m.found, setID{id, typBucket})
+	delete(m.found, setID{id, typSlots})
 	m.setsMu.Unlock()
+}
+
+// Unannounced returns the limiters that the file has accounts of and that nobody has asked for since the
+// start, in no order. Whoever knows that they are gone for good should Forget them: nothing else does.
+func (m *Memory) Unannounced() []LimiterID {
+	m.setsMu.RLock()
+	defer m.setsMu.RUnlock()
+	var ids []LimiterID
+	for id := range m.found {
+		if !slices.Contains(ids, id.limiter) {
+			ids = append(ids, id.limiter)
+		}
+	}
+	return ids
 }
 
 func (m *Memory) forgetLocked(s *shard, id LimiterID) {
@@ -291,7 +396,7 @@ func (m *Memory) forgetLocked(s *shard, id LimiterID) {
 }
 
 // Close implements Authority.
-func (m *Memory) Close() error { return m.arena.close() }
+func (m *Memory) Close() error { return m.arena.close(m.Now()) }
 
 // SharedTakes counts takes that were charged to a shared account for want of room.
 func (m *Memory) SharedTakes() uint64 { return m.shared.Load() }
@@ -318,6 +423,9 @@ func (m *Memory) read(r *record, now limit.Instant) (Account, bool) {
 		return Account{}, false
 	}
 	acc := Account{Limiter: LimiterID(r.limiter), Key: r.key()}
+	if acc.Key == overflowKey {
+		acc.Key = "(shared)"
+	}
 	m.setsMu.RLock()
 	defer m.setsMu.RUnlock()
 	switch r.typ {

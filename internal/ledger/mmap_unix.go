@@ -14,3 +14,6 @@ func mapFile(f *os.File, off int64, size int) ([]byte, error) {
 }
 
 func unmap(b []byte) error { return syscall.Munmap(b) }
+
+// lockFile keeps other processes out until the file is closed or the process ends, however it ends.
+func lockFile(f *os.File) error { return syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) }

@@ -18,22 +18,37 @@ import (
 // Crash safety. kill -9 stops the process between two machine instructions, and the pages stay in the
 // kernel's cache. Every update is ordered so that what is lost by stopping in between is lost by the
 // client, who got no answer, and never by the limit: a bucket moves FilledAt forward before it changes
-// Available, and a slot is linked (typ set) after its fields are.
+// Available; and a record comes into being, and ends, by the one store of its mark.
+//
+// Damage. The mark holds a checksum over all that never changes in a record, so a damaged file is refused
+// at start. Not covered are the two numbers of a bucket, which change with every take: damage there
+// cannot be told from a take, and makes a bucket emptier or, at most, full.
 type record struct {
 	limiter uint64
 	// a is, by typ: tokens available; slots held by the account; slots held by one flow.
 	a float64
 	// t is, by typ: filled up to; head and tail of the held slots (not kept over a restart); expiry.
 	t int64
-	// account, prev and next (1 + index; 0: none) link a held slot; serial is part of its SlotID. For an
-	// account these 36 bytes are the key.
+	// account, prev and next (1 + index; 0: none) link a held slot; serial is part of its SlotID; tag is
+	// of the key that a slot of the shared account is held for. For an account these 36 bytes are the key.
 	account, prev, next uint32
 	_                   uint32
 	serial              uint64
-	_                   [12]byte
-	typ                 uint8
-	klen                uint8
-	sum                 uint16
+	tag                 uint64
+	_                   [4]byte
+	mark
+}
+
+// mark says what a record is. All zero: the record is free.
+type mark struct {
+	typ  uint8
+	klen uint8 // of an account: length of its key, or longKey; of a held slot: see moving
+	sum  uint16
+}
+
+// setMark writes the mark with one store, after all the stores before it.
+func (r *record) setMark(m mark) {
+	atomic.StoreUint32((*uint32)(unsafe.Pointer(&r.mark)), *(*uint32)(unsafe.Pointer(&m)))
 }
 
 const recordSize = 64
@@ -90,42 +105,69 @@ func (r *record) key() string {
 	return string(b[:min(r.klen, maxInline)])
 }
 
-// seal stores who the record belongs to, with a checksum over what never changes.
-func (r *record) seal(typ uint8, limiter LimiterID, id *identity) {
+// sealAccount makes the record an account. Its numbers must be stored already.
+func (r *record) sealAccount(typ uint8, limiter LimiterID, id *identity) {
 	r.limiter = uint64(limiter)
 	*r.keyBytes() = id.b
-	r.klen = id.klen
-	r.sum = r.checksum(typ)
-	r.typ = typ
+	r.seal(typ, id.klen)
 }
 
-// checksum mixes the identity of a record into 16 bits: enough to notice a damaged file, cheap enough
-// for every held slot (a CRC costs an allocation here).
-func (r *record) checksum(typ uint8) uint16 {
-	const mix = 0x9e3779b97f4a7c15
-	h := (r.limiter ^ uint64(typ)<<8 ^ uint64(r.klen)) * mix
-	if typ != typHeld { // links of held slots change
+func (r *record) seal(typ, klen uint8) { r.setMark(mark{typ, klen, r.checksum(typ, klen)}) }
+
+// moving is the klen of a held slot whose account is being changed: its checksum leaves the account out.
+const moving = 1
+
+// moveTo gives a held slot to another account, so that it is valid at every moment.
+func (r *record) moveTo(account uint32) {
+	r.seal(typHeld, moving)
+	atomic.StoreUint32(&r.account, account)
+	r.seal(typHeld, 0)
+}
+
+// checksum mixes what never changes in a record into 16 bits, not 0: enough to notice a damaged file,
+// cheap enough for every held slot (a CRC costs an allocation here).
+func (r *record) checksum(typ, klen uint8) uint16 {
+	h := fold(r.limiter, uint64(typ)<<8^uint64(klen))
+	if typ == typHeld {
+		h = fold(fold(fold(fold(h, math.Float64bits(r.a)), uint64(r.t)), r.serial), r.tag)
+		if klen != moving {
+			h = fold(h, uint64(r.account))
+		}
+	} else {
 		key := r.keyBytes()
 		for i := 0; i+8 <= maxInline; i += 8 {
-			h = (h ^ h>>29 ^ *(*uint64)(unsafe.Pointer(&key[i]))) * mix
+			h = fold(h, *(*uint64)(unsafe.Pointer(&key[i])))
 		}
-		h = (h ^ h>>29 ^ uint64(*(*uint32)(unsafe.Pointer(&key[maxInline-4])))) * mix
+		h = fold(h, uint64(*(*uint32)(unsafe.Pointer(&key[maxInline-4]))))
 	}
-	return uint16(h >> 48)
+	return max(1, uint16(h>>48))
 }
+
+func fold(h, x uint64) uint64 { return (h ^ h>>29 ^ x) * 0x9e3779b97f4a7c15 }
 
 // sane tells whether a record read from a file can be what we wrote.
 func (r *record) sane() bool {
-	if r.typ == typFree {
+	if r.mark == (mark{}) {
 		return true
 	}
-	if r.typ > typHeld || r.limiter == 0 || r.sum != r.checksum(r.typ) || r.t < 0 && r.typ != typSlots {
+	switch r.typ {
+	case typBucket:
+		if math.IsNaN(r.a) || math.Abs(r.a) > limit.MaxTokens || r.t < 0 {
+			return false
+		}
+		fallthrough
+	case typSlots:
+		if r.klen > maxInline && r.klen != longKey {
+			return false
+		}
+	case typHeld:
+		if r.klen > moving {
+			return false
+		}
+	default:
 		return false
 	}
-	if r.klen > maxInline && r.klen != longKey {
-		return false
-	}
-	return !math.IsNaN(r.a) && r.a >= -limit.MaxTokens && r.a <= limit.MaxTokens
+	return r.sum == r.checksum(r.typ, r.klen)
 }
 
 func (r *record) bucket() limit.Bucket {

@@ -4,6 +4,8 @@ package ledger
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/binary"
 	"sync/atomic"
 	"time"
 
@@ -17,6 +19,9 @@ type memorySlots struct {
 	id    LimiterID
 	rule  atomic.Pointer[SlotRule]
 	count atomic.Int64
+	// sharing tells that slots may be held in the shared account. It is set and cleared while that
+	// account's shard is locked.
+	sharing atomic.Bool
 }
 
 // Slots implements Authority.
@@ -26,6 +31,9 @@ func (m *Memory) Slots(id LimiterID, rule SlotRule) Slots {
 	set := m.slots[id]
 	if set == nil {
 		set = &memorySlots{m: m, id: id}
+		count, sharing := m.takeFound(id, typSlots)
+		set.count.Store(count)
+		set.sharing.Store(sharing)
 		m.slots[id] = set
 	}
 	set.rule.Store(&rule)
@@ -38,45 +46,42 @@ func (s *memorySlots) Configure(rule SlotRule) { s.rule.Store(&rule) }
 // Take implements Slots. Wait of a refusal is when the slot held longest expires, the latest moment at
 // which something must become free.
 func (s *memorySlots) Take(_ context.Context, key string, n float64, now limit.Instant) (Charge, error) {
-	c, err := s.take(key, n, now)
-	if err != nil && key != overflowKey {
-		s.m.shared.Add(1)
-		return s.take(overflowKey, n, now)
-	}
-	return c, err
-}
-
-func (s *memorySlots) take(key string, n float64, now limit.Instant) (Charge, error) {
-	m, rule := s.m, s.rule.Load()
-	c := Charge{Limit: rule.Max}
-	h := hash(m.seed, s.id, key)
-	sh := m.shardOf(h)
-	sh.mu.Lock()
-	defer sh.mu.Unlock()
-	i, _ := m.findLocked(sh, h, typSlots, s.id, key)
-	held := 0.0
-	if i != noRecord {
-		m.expireLocked(sh, m.arena.at(i), now)
-		held = m.arena.at(i).a
-	}
-	c.Remaining = max(0, rule.Max-held)
-	if n > rule.Max {
+	m := s.m
+	if rule := s.rule.Load(); n > rule.Max || !limit.ValidTokens(n) {
+		c := s.Level(key, now)
 		c.Wait = limit.Never
 		return c, nil
 	}
-	if held+n > rule.Max {
-		c.Wait = m.nextExpiry(m.arena.at(i), now)
+	h := hash(m.seed, s.id, key)
+	sh := m.shardOf(h)
+	sh.mu.Lock()
+	i, _ := m.findLocked(sh, h, typSlots, s.id, key)
+	if i == noRecord && !s.sharing.Load() {
+		var err error
+		if i, err = m.createLocked(sh, h, setID{s.id, typSlots}, key, limit.Bucket{}, m.arena.reserve(), noRecord); err == nil {
+			s.count.Add(1)
+		}
+	}
+	if i != noRecord {
+		c, err := s.takeLocked(sh, i, n, 0, now)
+		sh.mu.Unlock()
+		return c, err
+	}
+	sh.mu.Unlock()
+	return s.takeShared(h, key, n, now)
+}
+
+// takeLocked takes slots of account i. An error means that there is no room to record them.
+func (s *memorySlots) takeLocked(sh *shard, i uint32, n float64, tag uint64, now limit.Instant) (c Charge, err error) {
+	m, rule := s.m, s.rule.Load()
+	acc := m.arena.at(i)
+	m.expireLocked(sh, acc, now)
+	c = Charge{Limit: rule.Max, Remaining: max(0, rule.Max-acc.a)}
+	if acc.a+n > rule.Max {
+		c.Wait = m.nextExpiry(acc, now)
 		return c, nil
 	}
-	var err error
-	if i == noRecord {
-		if i, err = m.createLocked(sh, h, typSlots, s.id, key); err != nil {
-			return c, err
-		}
-		s.count.Add(1)
-	}
-	c.Slot, err = m.holdLocked(sh, i, n, now.Add(rule.MaxInFlight))
-	if err != nil {
+	if c.Slot, err = m.holdLocked(sh, i, n, tag, now.Add(rule.MaxInFlight)); err != nil {
 		return c, err
 	}
 	c.OK = true
@@ -84,19 +89,75 @@ func (s *memorySlots) take(key string, n float64, now limit.Instant) (Charge, er
 	return c, nil
 }
 
+// takeShared takes slots for a key that has no account: from a new one if there is room, to which what
+// the key holds in the shared account moves; otherwise from the shared account.
+func (s *memorySlots) takeShared(h uint64, key string, n float64, now limit.Instant) (Charge, error) {
+	m, set := s.m, setID{s.id, typSlots}
+	ho := hash(m.seed, s.id, overflowKey)
+	sh, so := m.shardOf(h), m.shardOf(ho)
+	lockBoth(sh, so)
+	defer unlockBoth(sh, so)
+	tag := tagOf(key)
+	if i, _ := m.findLocked(sh, h, typSlots, s.id, key); i != noRecord { // somebody was faster
+		return s.takeLocked(sh, i, n, 0, now)
+	}
+	over, _ := m.findLocked(so, ho, typSlots, s.id, overflowKey)
+	i, err := m.createLocked(sh, h, set, key, limit.Bucket{}, m.arena.reserve(), over)
+	if err == nil {
+		s.count.Add(1)
+		left := over != noRecord && m.adopt(so, over, sh, i, tag)
+		s.sharing.Store(left)
+		return s.takeLocked(sh, i, n, 0, now)
+	}
+	m.shared.Add(1)
+	if over == noRecord {
+		if over, err = m.createLocked(so, ho, set, overflowKey, limit.Bucket{}, 0, noRecord); err != nil {
+			return Charge{Limit: s.rule.Load().Max}, err
+		}
+		s.count.Add(1)
+	}
+	s.sharing.Store(true)
+	return s.takeLocked(so, over, n, tag, now)
+}
+
+// tagOf tells keys apart in the shared account, over restarts too. Never 0.
+func tagOf(key string) uint64 {
+	sum := sha256.Sum256([]byte(key))
+	return max(1, binary.LittleEndian.Uint64(sum[:]))
+}
+
+// adopt moves what a key holds in the shared account to its own, and tells whether anything else is left
+// in the shared account. REQUIRES both shards' locks.
+func (m *Memory) adopt(so *shard, over uint32, sh *shard, own uint32, tag uint64) (left bool) {
+	from, to := m.arena.at(over), m.arena.at(own)
+	var next uint32
+	for i, _ := ends(from); i != noRecord; i = next {
+		r := m.arena.at(i)
+		next = r.next
+		if r.tag != tag {
+			continue
+		}
+		m.unlinkLocked(so, from, i)
+		r.moveTo(own)
+		m.link(to, i)
+		sh.table.insert(heldHash(r.serial), i)
+	}
+	head, _ := ends(from)
+	return head != noRecord
+}
+
 // holdLocked records n slots held for an account. REQUIRES sh.mu.
-func (m *Memory) holdLocked(sh *shard, account uint32, n float64, until limit.Instant) (SlotID, error) {
-	i, err := m.allocLocked(sh)
+func (m *Memory) holdLocked(sh *shard, account uint32, n float64, tag uint64, until limit.Instant) (SlotID, error) {
+	i, err := m.allocLocked(sh, m.arena.reserve()/2, account)
 	if err != nil {
 		return 0, err
 	}
 	acc, r := m.arena.at(account), m.arena.at(i)
 	*r = record{
-		limiter: acc.limiter, a: n, t: int64(until), account: account,
+		limiter: acc.limiter, a: n, t: int64(until), account: account, tag: tag,
 		serial: m.serial.Add(1) & serialMask,
 	}
-	r.sum = r.checksum(typHeld)
-	r.typ = typHeld
+	r.seal(typHeld, 0)
 	m.link(acc, i)
 	sh.table.insert(heldHash(r.serial), i)
 	return SlotID(r.serial<<indexBits | uint64(i)), nil
@@ -145,8 +206,8 @@ func (m *Memory) link(acc *record, i uint32) {
 	acc.a += r.a
 }
 
-// dropLocked frees a held slot. REQUIRES sh.mu.
-func (m *Memory) dropLocked(sh *shard, acc *record, i uint32) {
+// unlinkLocked takes a held slot out of the list of its account and out of the table. REQUIRES sh.mu.
+func (m *Memory) unlinkLocked(sh *shard, acc *record, i uint32) {
 	r := m.arena.at(i)
 	head, tail := ends(acc)
 	if r.prev != noRecord {
@@ -164,9 +225,14 @@ func (m *Memory) dropLocked(sh *shard, acc *record, i uint32) {
 	if head == noRecord {
 		acc.a = 0 // shed rounding errors
 	}
-	if _, at := findHeldLocked(sh, r.serial, i); len(sh.table.entries) > 0 {
+	if found, at := findHeldLocked(sh, r.serial, i); found != noRecord {
 		sh.table.removeAt(at)
 	}
+}
+
+// dropLocked frees a held slot. REQUIRES sh.mu.
+func (m *Memory) dropLocked(sh *shard, acc *record, i uint32) {
+	m.unlinkLocked(sh, acc, i)
 	m.freeLocked(sh, i)
 }
 
@@ -195,15 +261,26 @@ func (m *Memory) nextExpiry(acc *record, now limit.Instant) time.Duration {
 
 // Release implements Slots.
 func (s *memorySlots) Release(key string, id SlotID) bool {
-	return s.release(key, id) || s.release(overflowKey, id)
-}
-
-func (s *memorySlots) release(key string, id SlotID) bool {
 	m := s.m
+	sharing := s.sharing.Load() // read first: a slot may move to the key's own account meanwhile
 	h := hash(m.seed, s.id, key)
 	sh := m.shardOf(h)
 	sh.mu.Lock()
-	defer sh.mu.Unlock()
+	ok := s.releaseLocked(sh, h, key, id, 0)
+	sh.mu.Unlock()
+	if ok || !sharing {
+		return ok
+	}
+	ho := hash(m.seed, s.id, overflowKey)
+	so := m.shardOf(ho)
+	lockBoth(sh, so)
+	defer unlockBoth(sh, so)
+	return s.releaseLocked(sh, h, key, id, 0) || s.releaseLocked(so, ho, overflowKey, id, tagOf(key))
+}
+
+// releaseLocked frees slots of an account; of the shared one only those held for the key with that tag.
+func (s *memorySlots) releaseLocked(sh *shard, h uint64, key string, id SlotID, tag uint64) bool {
+	m := s.m
 	i, _ := m.findLocked(sh, h, typSlots, s.id, key)
 	if i == noRecord {
 		return false
@@ -213,27 +290,40 @@ func (s *memorySlots) release(key string, id SlotID) bool {
 	if held == noRecord {
 		return false
 	}
-	if r := m.arena.at(held); r.typ != typHeld || r.serial != serial || r.account != i {
+	r := m.arena.at(held)
+	if r.typ != typHeld || r.serial != serial || r.account != i || tag != 0 && r.tag != tag {
 		return false
 	}
 	m.dropLocked(sh, m.arena.at(i), held)
 	return true
 }
 
-// Level implements Slots.
+// Level implements Slots. A key without an account that would share one is told about that one.
 func (s *memorySlots) Level(key string, now limit.Instant) Charge {
-	m, rule := s.m, s.rule.Load()
+	sharing := s.sharing.Load()
+	c, ok := s.level(key, now)
+	if !ok && sharing {
+		c, _ = s.level(overflowKey, now)
+	}
+	return c
+}
+
+func (s *memorySlots) level(key string, now limit.Instant) (c Charge, ok bool) {
+	m := s.m
 	h := hash(m.seed, s.id, key)
 	sh := m.shardOf(h)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	c := Charge{Limit: rule.Max, Remaining: rule.Max, Wait: limit.Never}
-	if i, _ := m.findLocked(sh, h, typSlots, s.id, key); i != noRecord {
-		acc := m.arena.at(i)
-		m.expireLocked(sh, acc, now)
-		c.Remaining, c.Wait = max(0, rule.Max-acc.a), m.nextExpiry(acc, now)
+	rule := s.rule.Load()
+	c = Charge{Limit: rule.Max, Remaining: rule.Max, Wait: limit.Never}
+	i, _ := m.findLocked(sh, h, typSlots, s.id, key)
+	if i == noRecord {
+		return c, false
 	}
-	return c
+	acc := m.arena.at(i)
+	m.expireLocked(sh, acc, now)
+	c.Remaining, c.Wait = max(0, rule.Max-acc.a), m.nextExpiry(acc, now)
+	return c, true
 }
 
 // Expire implements Slots.

@@ -10,14 +10,34 @@ import (
 const shardCount = 64
 
 // shard holds a share of the accounts. Everything in it, and every record of its accounts, needs mu.
-// A shard's lock is a leaf: nothing else is locked, waited for or called out to while holding it,
-// except the arena's.
+// Lock order: shards by their number, then Memory.setsMu, then the arena's. Nothing is waited for or
+// called out to while holding one, and no I/O is done but growing the file.
 type shard struct {
-	mu    sync.Mutex
-	table table
-	free  []uint32
-	hand  int // where the sweep goes on
-	_     [24]byte
+	mu     sync.Mutex
+	number int // place in Memory.shards; never changes
+	table  table
+	free   []uint32
+	hand   int      // where the sweep goes on
+	skip   int      // vain sweeps still to be spared
+	_      [40]byte // two cache lines each
+}
+
+// lockBoth locks the shards of two accounts, which may be one.
+func lockBoth(a, b *shard) {
+	if a.number > b.number {
+		a, b = b, a
+	}
+	a.mu.Lock()
+	if a != b {
+		b.mu.Lock()
+	}
+}
+
+func unlockBoth(a, b *shard) {
+	a.mu.Unlock()
+	if a != b {
+		b.mu.Unlock()
+	}
 }
 
 // table finds records by hash: open addressing with linear probing, 8 bytes an entry, of which the
