@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -533,6 +535,59 @@ func TestHeadline(t *testing.T) {
 			t.Errorf("makespan %v (<= 12.7s), paid %v (<= 205ms), free %v (<= 398ms), peak %d (2)", makespan, paid, free, peak)
 		}
 	})
+}
+
+// TestCancelRaces lets cancellations cross grants, timers and limit changes on real goroutines.
+func TestCancelRaces(t *testing.T) {
+	scheduler := slotSpec(ConcurrencyScheduler, 1, "cp", "", 3)
+	quota := quotaSpec(2, "cp", "", perSecond(1e5))
+	e := newEngine(t, scheduler, quota, rateSpec(3, "cp", "", label.Expr{}, perSecond(1e6)))
+	var wg sync.WaitGroup
+	for g := range 16 {
+		wg.Go(func() {
+			rng := rand.New(rand.NewPCG(uint64(g), 3))
+			for range 400 {
+				ctx, cancel := context.WithTimeout(context.Background(), time.Duration(rng.IntN(300))*time.Microsecond)
+				if rng.IntN(2) == 0 {
+					go cancel()
+				}
+				f := wait(ctx, e, "cp", "priority", fmt.Sprint(rng.IntN(5)), "tokens", fmt.Sprint(rng.IntN(100)))
+				switch {
+				case !f.Admitted():
+					f.Free()
+				case rng.IntN(5) == 0:
+					f.Abort()
+				default:
+					runtime.Gosched()
+					f.End(Outcome{})
+				}
+				cancel()
+			}
+		})
+	}
+	for i := range 100 {
+		changed := *scheduler
+		changed.Slots.Max = float64(1 + i%4)
+		if err := e.Publish([]*LimiterSpec{&changed, quota}); err != nil {
+			t.Fatal(err)
+		}
+		runtime.Gosched()
+	}
+	wg.Wait()
+	o := e.Overview(10)
+	for _, l := range o.Limiters {
+		if l.Waiting != 0 {
+			t.Errorf("%s: %d flows wait", l.Spec.Kind, l.Waiting)
+		}
+	}
+	if n := inFlight(t, e, 1); n != 0 {
+		t.Errorf("%v slots leaked", n)
+	}
+	for _, p := range o.Points {
+		if p.Waiting != 0 {
+			t.Errorf("%+v", p)
+		}
+	}
 }
 
 func TestExplain(t *testing.T) {

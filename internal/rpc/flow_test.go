@@ -258,13 +258,19 @@ func TestVanishingClientsLeakNothing(t *testing.T) {
 		go c.Start(ctx, &flowv1.StartRequest{ControlPoint: "queue"})
 	}
 	eventually(t, "all flows wait", func() bool { return waiting(e) == n+50 })
-	go vanish()
-	for _, token := range hold { // at the same time, so that some verdicts cross the cancellation
+	vanish()
+	eventually(t, "the queue is empty", func() bool { return waiting(e) == 0 })
+	if n := used(e); n != 2 {
+		t.Errorf("%v slots are held, want the 2 of clients that are still there", n)
+	}
+	for _, token := range hold {
 		if _, err := c.End(context.Background(), &flowv1.EndRequest{Token: token}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	eventually(t, "the queue and the slots are empty", func() bool { return waiting(e) == 0 && used(e) == 0 })
+	if n := used(e); n != 0 {
+		t.Errorf("%v slots leaked", n)
+	}
 }
 
 func TestStreamRefusesNonsense(t *testing.T) {
@@ -322,7 +328,7 @@ func TestUnaryDeadlineBoundsTheWait(t *testing.T) {
 func TestJSON(t *testing.T) {
 	e := newEngine(t, rateSpec(1, 1))
 	mux := http.NewServeMux()
-	mux.Handle(flowv1connect.NewFlowServiceHandler(FlowConnect{NewFlowService(e)}))
+	mux.Handle(flowv1connect.NewFlowServiceHandler(FlowConnect{NewFlowService(e)}, JSONOptions()))
 	srv := httptest.NewServer(mux)
 	defer srv.Close()
 	post := func(method, body string) (int, map[string]any) {
