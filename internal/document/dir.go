@@ -119,9 +119,10 @@ func (w *Watch) Run(ctx context.Context) error {
 func (w *Watch) loop(ctx context.Context, events <-chan struct{}, scan func()) error {
 	rescan := time.NewTicker(w.config.Rescan)
 	defer rescan.Stop()
-	quiet := time.NewTimer(0)
+	quiet := time.NewTimer(w.config.Rescan)
 	defer quiet.Stop()
-	for {
+	quiet.Stop()
+	for scan(); ; {
 		select {
 		case <-ctx.Done():
 			return nil

@@ -90,10 +90,13 @@ func checkIntegrity(ctx context.Context, db *sql.DB) error {
 }
 
 // probeWrite finds out at start, not at the first change, that nothing can be written.
-func probeWrite(ctx context.Context, db *sql.DB) error {
-	_, err := db.ExecContext(ctx, fmt.Sprintf("PRAGMA application_id = %d", applicationID))
+func (s *SQLite) probeWrite(ctx context.Context) error {
+	_, err := s.db.ExecContext(ctx, fmt.Sprintf("PRAGMA application_id = %d", applicationID))
 	if err != nil {
 		return fmt.Errorf("try to write: %w", err)
+	}
+	if outOfSpace(filepath.Dir(s.path)) { // the above may have fitted into space the store already has
+		return ErrFull
 	}
 	return nil
 }

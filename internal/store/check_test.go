@@ -177,10 +177,14 @@ func TestDamagedVersionIsNotReturned(t *testing.T) {
 	s := open(t, filepath.Dir(path))
 	_, err := s.Get(t.Context(), "p03", 0)
 	expectError(t, err, ErrCorrupt, "p03", path, "backup")
-	var last error
-	for _, last = range s.Active(t.Context()) {
+	read := 0
+	for _, err = range s.Active(t.Context()) {
+		read++
 	}
-	expectError(t, last, ErrCorrupt, "p03")
+	expectError(t, err, ErrCorrupt, "p03")
+	if read != 4 {
+		t.Errorf("read %d entries, want to end at the damaged one", read)
+	}
 }
 
 func TestUnusableDirectory(t *testing.T) {

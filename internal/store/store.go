@@ -92,7 +92,7 @@ func (s *SQLite) open(ctx context.Context, opts Options) error {
 	if err := migrate(ctx, s.db); err != nil {
 		return err
 	}
-	return probeWrite(ctx, s.db)
+	return s.probeWrite(ctx)
 }
 
 // create makes the store under another name first, so that a file with the right name is always whole:

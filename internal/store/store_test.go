@@ -16,14 +16,7 @@ import (
 	"github.com/sluice-project/sluice/internal/store/storetest"
 )
 
-// TestMain lets a test run this binary again as the process that gets killed or meets a full disk.
-func TestMain(m *testing.M) {
-	if job := os.Getenv("SLUICE_STORE_TEST_CHILD"); job != "" {
-		runChild(job)
-		return
-	}
-	goleak.VerifyTestMain(m)
-}
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func open(t *testing.T, dir string) *SQLite {
 	t.Helper()
@@ -114,6 +107,18 @@ func expectError(t *testing.T, err, want error, words ...string) {
 	for _, word := range words {
 		if !strings.Contains(err.Error(), word) {
 			t.Errorf("got error %q, want it to say %q", err, word)
+		}
+	}
+}
+
+func TestDurabilitySettings(t *testing.T) {
+	s := open(t, t.TempDir())
+	for pragma, want := range map[string]string{
+		"journal_mode": "wal", "synchronous": "2", "wal_autocheckpoint": "1", "foreign_keys": "1", "busy_timeout": "10000",
+	} {
+		var got string
+		if err := s.db.QueryRowContext(t.Context(), "PRAGMA "+pragma).Scan(&got); err != nil || got != want {
+			t.Errorf("%s: got %s, %v, want %s", pragma, got, err, want)
 		}
 	}
 }
