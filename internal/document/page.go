@@ -43,7 +43,7 @@ func versionToken(version int64) string { return nameToken(strconv.FormatInt(ver
 
 func parseNameToken(token string) (string, error) {
 	name, err := base64.RawURLEncoding.Strict().DecodeString(token)
-	if err != nil {
+	if err != nil || nameToken(string(name)) != token { // even a strict decoder skips line breaks
 		return "", badToken(token)
 	}
 	return string(name), nil
