@@ -212,5 +212,8 @@ func (st *stage) classify(f *Flow, now limit.Instant) (tokens float64) {
 		w.Fairness = shorten(v.Text)
 	}
 	w.Deadline = f.waitUntil(now, st.spec.Scheduler.Margin, in.spec.QueueTimeout)
+	if in.spec.NoWait {
+		w.Deadline = now
+	}
 	return in.spec.Tokens
 }

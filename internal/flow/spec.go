@@ -100,6 +100,8 @@ type WorkloadSpec struct {
 	Tokens float64
 	// QueueTimeout bounds the wait; 0: only the caller's deadline does.
 	QueueTimeout time.Duration
+	// NoWait denies at once what cannot be admitted at once.
+	NoWait bool
 }
 
 // ControlPoints lists the control points that the limiter selects, each once, in the order given.
