@@ -23,13 +23,13 @@ const (
 )
 
 // answerStream takes a verdict that came on the stream.
-func (f *Flow) answerStream(v *flowv1.StreamVerdict) {
-	f.waited = max(0, time.Duration(v.WaitedNanos))
-	if v.Admitted {
-		f.admit(v.Token)
+func (f *Flow) answerStream(a *answer) {
+	f.waited = max(0, a.waited)
+	if a.admitted {
+		f.admit(a.token)
 		return
 	}
-	denial := v.Denial
+	denial := a.denial
 	if denial == nil {
 		denial = &flowv1.StartResponse{WaitedSeconds: f.waited.Seconds()}
 	}

@@ -12,8 +12,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sluice-project/sluice/api/codec"
 	flowv1 "github.com/sluice-project/sluice/api/gen/sluice/flow/v1"
-	"github.com/sluice-project/sluice/sdk/go/internal/wire"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 )
@@ -42,9 +42,12 @@ type Client struct {
 	conn               *grpc.ClientConn
 	rpc                flowv1.FlowServiceClient
 	shapes             *shapeTable
+	spare              sync.Pool // answered calls: nothing refers to them any more
 
 	ctx     context.Context // ends the goroutines
 	cancel  context.CancelFunc
+	asking  context.Context // ends earlier than ctx: unary calls for flows
+	mute    context.CancelFunc
 	running sync.WaitGroup
 	wake    chan struct{} // 1: there is something to send
 	drained chan struct{} // closed when Close has nothing left to wait for
@@ -94,8 +97,8 @@ func NewClient(addr string, opts ...Option) (*Client, error) {
 			opt(&s)
 		}
 	}
-	if s.maxWaiting < 1 {
-		return nil, fmt.Errorf("sluice: WithMaxWaiting(%d): want 1 or more", s.maxWaiting)
+	if s.maxWaiting < 1 || s.maxWaiting > maxMaxWaiting {
+		return nil, fmt.Errorf("sluice: WithMaxWaiting(%d): want 1 to %d", s.maxWaiting, maxMaxWaiting)
 	}
 	if s.unavailableTimeout < 0 {
 		return nil, fmt.Errorf("sluice: WithUnavailableTimeout(%v): want 0 or more", s.unavailableTimeout)
@@ -132,6 +135,7 @@ func start(addr string, conn *grpc.ClientConn, s *settings) *Client {
 		asked:              make(map[uint64]*call),
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
+	c.asking, c.mute = context.WithCancel(c.ctx)
 	c.link.changed = make(chan struct{})
 	c.mu.Lock()
 	c.linkLostLocked(errors.New("not connected yet"), true)
@@ -147,8 +151,8 @@ func start(addr string, conn *grpc.ClientConn, s *settings) *Client {
 	return c
 }
 
-// callOptions go with every call: the codec of this package, without registering it.
-var callOptions = []grpc.CallOption{grpc.ForceCodecV2(wire.Codec{})}
+// callOptions go with every call: the faster codec of the API, which is registered nowhere.
+var callOptions = []grpc.CallOption{grpc.ForceCodecV2(codec.Codec{})}
 
 // StartFlow asks whether a flow may run at the control point, and waits while the flow is queued: until
 // the deadline of ctx, until its cancellation, or for WithQueueTimeout. It never returns nil. When the
@@ -160,14 +164,10 @@ var callOptions = []grpc.CallOption{grpc.ForceCodecV2(wire.Codec{})}
 // after StartFlow has returned.
 func (c *Client) StartFlow(ctx context.Context, controlPoint string, labels Labels, opts ...FlowOption) *Flow {
 	var o flowOptions
-	if len(opts) > 0 {
-		set := new(flowOptions) // apart from o, so that flows without options allocate nothing for them
-		for _, opt := range opts {
-			if opt != nil {
-				opt(set)
-			}
+	for _, opt := range opts {
+		if opt != nil {
+			o = opt(o)
 		}
-		o = *set
 	}
 	f := &Flow{client: c, controlPoint: controlPoint}
 	if c == nil {
@@ -177,16 +177,16 @@ func (c *Client) StartFlow(ctx context.Context, controlPoint string, labels Labe
 	if ctx == nil {
 		ctx = context.Background()
 	}
-	shape, values, size, err := c.shapes.find(controlPoint, labels, &o)
+	shape, values, size, err := c.shapes.find(controlPoint, labels, o)
 	switch {
 	case err != nil:
 		f.deny(ReasonInvalidRequest, err.Error(), 400, codes.InvalidArgument)
 	case ctx.Err() != nil:
 		f.denyDone(ctx.Err())
 	case shape == nil || o.explain || c.unary:
-		c.startUnary(ctx, f, controlPoint, labels, &o)
+		c.startUnary(ctx, f, controlPoint, labels, o)
 	default:
-		c.startStream(ctx, f, shape, values, size, &o)
+		c.startStream(ctx, f, shape, values, size, o)
 	}
 	return f
 }
@@ -217,7 +217,7 @@ func (c *Client) Close() error {
 	}
 	c.closed = true
 	for _, call := range c.queue {
-		c.finishLocked(call, nil, ErrClosed)
+		c.finishLocked(call, answer{}, ErrClosed)
 	}
 	c.queue, c.dead = nil, 0
 	for _, call := range c.asked {
@@ -226,6 +226,7 @@ func (c *Client) Close() error {
 	c.changedLocked()
 	c.checkDrainedLocked()
 	c.mu.Unlock()
+	c.mute()
 	c.signal()
 	grace := time.NewTimer(closeGrace)
 	defer grace.Stop()

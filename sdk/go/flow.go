@@ -3,7 +3,6 @@
 package sluice
 
 import (
-	"math"
 	"net/http"
 	"sync/atomic"
 	"time"
@@ -106,6 +105,9 @@ func (r EndResult) String() string {
 	return "unspecified"
 }
 
+// maxDuration is the longest work that a server accepts in a report.
+const maxDuration = 365 * 24 * time.Hour
+
 // Flow is one unit of work for which permission was asked. It comes from Client.StartFlow; the zero
 // value should not run. All methods may be called concurrently.
 type Flow struct {
@@ -168,21 +170,19 @@ func (f *Flow) End(opts ...EndOption) EndResult {
 	}
 	req := &flowv1.EndRequest{
 		Token:    f.token,
-		Duration: durationpb.New(time.Since(f.admittedAt)),
+		Duration: durationpb.New(min(time.Since(f.admittedAt), maxDuration)),
 	}
-	if len(opts) > 0 {
-		o := new(endOptions)
-		for _, opt := range opts {
-			if opt != nil {
-				opt(o)
-			}
+	var o endOptions
+	for _, opt := range opts {
+		if opt != nil {
+			o = opt(o)
 		}
-		o.fill(req)
 	}
+	o.fill(req)
 	return f.client.queueEnd(req)
 }
 
-func (o *endOptions) fill(req *flowv1.EndRequest) {
+func (o endOptions) fill(req *flowv1.EndRequest) {
 	switch o.status {
 	case StatusOK:
 		req.Status = flowv1.FlowStatus_FLOW_STATUS_OK
@@ -190,7 +190,8 @@ func (o *endOptions) fill(req *flowv1.EndRequest) {
 		req.Status = flowv1.FlowStatus_FLOW_STATUS_ERROR
 	}
 	if o.hasTokens {
-		req.Tokens = &o.tokens
+		tokens := o.tokens
+		req.Tokens = &tokens
 	}
 	for key, n := range o.tokensByLabel {
 		if !validTokens(n) || !utf8.ValidString(key) {
@@ -203,5 +204,6 @@ func (o *endOptions) fill(req *flowv1.EndRequest) {
 	}
 }
 
-// validTokens says whether n can be a cost.
-func validTokens(n float64) bool { return n >= 0 && !math.IsInf(n, 1) }
+// validTokens says whether n can be a cost. A server refuses an End with anything else, and the flow
+// would stay open.
+func validTokens(n float64) bool { return 0 <= n && n <= 1<<53 }

@@ -72,7 +72,7 @@ func (c *Client) outageLasts() {
 	}
 	c.link.away = true
 	for _, call := range c.queue {
-		c.finishLocked(call, nil, c.unavailableLocked())
+		c.finishLocked(call, answer{}, c.unavailableLocked())
 	}
 	c.queue, c.dead = nil, 0
 	c.changedLocked()

@@ -19,6 +19,9 @@ const (
 	// defaultMaxWaiting bounds memory to some tens of megabytes: a waiting flow costs less than 1 KiB
 	// beside the goroutine that waits.
 	defaultMaxWaiting = 65_536
+
+	// maxMaxWaiting is what a server accepts on one stream.
+	maxMaxWaiting = 100_000
 )
 
 // Option changes how a Client works.
@@ -65,7 +68,7 @@ func WithDialOptions(opts ...grpc.DialOption) Option {
 func WithLogger(log *slog.Logger) Option { return func(s *settings) { s.log = log } }
 
 // WithMaxWaiting bounds the flows that wait in this client, 65,536 unless told. One more is denied at
-// once with the reason "queue_full". n must be at least 1.
+// once with the reason "queue_full". n must be 1 to 100,000, which is what a server accepts.
 func WithMaxWaiting(n int) Option { return func(s *settings) { s.maxWaiting = n } }
 
 // WithUnary asks for each flow in a call of its own, for networks that do not carry long streams. It
@@ -81,7 +84,7 @@ func WithUnavailableTimeout(d time.Duration) Option {
 }
 
 // FlowOption changes how one flow is started.
-type FlowOption func(*flowOptions)
+type FlowOption func(flowOptions) flowOptions // by value, so that options allocate nothing
 
 type flowOptions struct {
 	services        []string
@@ -96,25 +99,46 @@ type flowOptions struct {
 // runs now or not at all. Without this option the deadline of the context is the bound; with both, the
 // earlier one.
 func WithQueueTimeout(d time.Duration) FlowOption {
-	return func(o *flowOptions) { o.queueTimeout, o.hasQueueTimeout = max(d, 0), true }
+	return func(o flowOptions) flowOptions {
+		o.queueTimeout, o.hasQueueTimeout = max(d, 0), true
+		return o
+	}
 }
 
 // WithServices names the services the caller belongs to, for policies that select by service.
 func WithServices(services ...string) FlowOption {
-	return func(o *flowOptions) { o.services = services }
+	return func(o flowOptions) flowOptions {
+		o.services = services
+		return o
+	}
 }
 
 // WithNoEnd says that End will not be called. Slots in flight are then freed only when the limiter's
 // max_inflight_duration has passed.
-func WithNoEnd() FlowOption { return func(o *flowOptions) { o.noEnd = true } }
+func WithNoEnd() FlowOption {
+	return func(o flowOptions) flowOptions {
+		o.noEnd = true
+		return o
+	}
+}
 
 // WithExplain also answers what every limiter decided, in Verdict.Decisions. Such flows are asked for
 // in a call of their own: use it to look into something, not on every request.
-func WithExplain() FlowOption { return func(o *flowOptions) { o.explain = true } }
+func WithExplain() FlowOption {
+	return func(o flowOptions) flowOptions {
+		o.explain = true
+		return o
+	}
+}
 
 // WithRampMode runs the flow only when a load ramp admits it, for feature flags and canaries. It never
 // runs without the server, even in a client that fails open.
-func WithRampMode() FlowOption { return func(o *flowOptions) { o.rampMode = true } }
+func WithRampMode() FlowOption {
+	return func(o flowOptions) flowOptions {
+		o.rampMode = true
+		return o
+	}
+}
 
 // Status says how the work of a flow went. The zero value is not said, and counted as StatusOK.
 type Status uint8
@@ -127,7 +151,7 @@ const (
 )
 
 // EndOption adds to the report that a flow has ended.
-type EndOption func(*endOptions)
+type EndOption func(endOptions) endOptions // by value, as with FlowOption
 
 type endOptions struct {
 	status        Status
@@ -137,7 +161,12 @@ type endOptions struct {
 }
 
 // WithStatus says how the work went.
-func WithStatus(s Status) EndOption { return func(o *endOptions) { o.status = s } }
+func WithStatus(s Status) EndOption {
+	return func(o endOptions) endOptions {
+		o.status = s
+		return o
+	}
+}
 
 // WithError says that the work failed when err is not nil, and that it succeeded when it is.
 func WithError(err error) EndOption {
@@ -148,14 +177,20 @@ func WithError(err error) EndOption {
 }
 
 // WithTokens reports the true cost, for limiters whose cost came from a tokens label. A count that is
-// negative, infinite or not a number is left out: the estimate then stands.
+// negative, not a number or more than 2^53 is left out: the estimate then stands.
 func WithTokens(n float64) EndOption {
-	return func(o *endOptions) { o.tokens, o.hasTokens = n, validTokens(n) }
+	return func(o endOptions) endOptions {
+		o.tokens, o.hasTokens = n, validTokens(n)
+		return o
+	}
 }
 
 // WithTokensByLabel reports the true cost by tokens label key, where limiters count different things.
 // It wins over WithTokens. Counts that WithTokens would leave out, and keys that are not UTF-8, are
 // left out. The map is copied.
 func WithTokensByLabel(tokens map[string]float64) EndOption {
-	return func(o *endOptions) { o.tokensByLabel = tokens }
+	return func(o endOptions) endOptions {
+		o.tokensByLabel = tokens
+		return o
+	}
 }

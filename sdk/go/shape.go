@@ -25,6 +25,10 @@ const (
 	// maxShapeKeys bounds what one shape may hold; flows with more labels are asked for in unary calls.
 	maxShapeKeys = 64
 
+	// maxShapePoint is the longest control point a server accepts. It breaks a stream that defines a
+	// shape with a longer one, so such a flow goes where the server refuses just this flow.
+	maxShapePoint = 255
+
 	// maxFlowBytes bounds the text of one flow, so that a message stays far below the 4 MiB that gRPC
 	// servers accept.
 	maxFlowBytes = 1 << 20
@@ -57,7 +61,7 @@ func newShapeTable() *shapeTable {
 // find returns the shape of a flow and its label values in the order of the shape's keys, and the size
 // of the values in bytes. The shape is nil when the flow fits none: it must then be asked for in a
 // unary call. The error says why the flow cannot be described at all.
-func (t *shapeTable) find(controlPoint string, labels Labels, o *flowOptions) (*shape, []string, int, error) {
+func (t *shapeTable) find(controlPoint string, labels Labels, o flowOptions) (*shape, []string, int, error) {
 	hash := maphash.String(t.seed, controlPoint)
 	size := len(controlPoint)
 	for key, value := range labels {
@@ -94,8 +98,8 @@ func (t *shapeTable) find(controlPoint string, labels Labels, o *flowOptions) (*
 }
 
 // add interns a new shape, or returns nil when the table is full or the flow has too many labels.
-func (t *shapeTable) add(hash uint64, controlPoint string, labels Labels, o *flowOptions) *shape {
-	if len(labels) > maxShapeKeys || len(o.services) > maxShapeKeys {
+func (t *shapeTable) add(hash uint64, controlPoint string, labels Labels, o flowOptions) *shape {
+	if len(controlPoint) > maxShapePoint || len(labels) > maxShapeKeys || len(o.services) > maxShapeKeys {
 		return nil
 	}
 	t.mu.Lock()
@@ -125,7 +129,7 @@ func (t *shapeTable) add(hash uint64, controlPoint string, labels Labels, o *flo
 }
 
 // values returns the label values in the order of the keys; false when the flow has another shape.
-func (s *shape) values(controlPoint string, labels Labels, o *flowOptions) ([]string, bool) {
+func (s *shape) values(controlPoint string, labels Labels, o flowOptions) ([]string, bool) {
 	if s.controlPoint != controlPoint || len(s.keys) != len(labels) || s.noEnd != o.noEnd ||
 		s.ramp != o.rampMode || !slices.Equal(s.services, o.services) {
 		return nil, false

@@ -3,6 +3,7 @@
 package sluice
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -30,6 +31,9 @@ const (
 
 	// maxCancels bounds the cancellations of one message.
 	maxCancels = 4096
+
+	// maxKept bounds the verdicts of a message whose memory is kept for the next one.
+	maxKept = 1024
 
 	// answerGrace is how long past its queue time-out a flow waits for the answer, before the server
 	// counts as silent. It covers the way there and back and a busy moment of either side.
@@ -63,10 +67,19 @@ type call struct {
 	// Client.mu guards these until done.
 	id     uint64
 	state  callState
-	resent bool
+	resent bool // it was on a stream that broke; a second one that breaks soon after may be its fault
 	sentAt time.Time
-	answer *flowv1.StreamVerdict
+	answer answer
 	err    error
+}
+
+// answer is the server's verdict on a call. The zero value is none.
+type answer struct {
+	given    bool
+	admitted bool
+	token    []byte
+	waited   time.Duration
+	denial   *flowv1.StartResponse
 }
 
 // Why a caller stops waiting for its call, besides ErrClosed and errors of the link.
@@ -79,21 +92,20 @@ var (
 )
 
 // startStream asks for a flow on the stream and waits for the verdict.
-func (c *Client) startStream(ctx context.Context, f *Flow, s *shape, values []string, size int, o *flowOptions) {
-	call := &call{
-		shape: s, values: values, size: size,
-		maxQueue: o.queueTimeout, hasMax: o.hasQueueTimeout,
-		started: time.Now(),
-		done:    make(chan struct{}, 1),
-	}
+func (c *Client) startStream(ctx context.Context, f *Flow, s *shape, values []string, size int, o flowOptions) {
+	call := c.newCall()
+	call.shape, call.values, call.size = s, values, size
+	call.maxQueue, call.hasMax = o.queueTimeout, o.hasQueueTimeout
+	call.started = time.Now()
 	call.deadline, _ = ctx.Deadline()
 	if c.enqueue(call) {
 		c.signal()
 		c.await(ctx, call)
 	}
 	switch {
-	case call.answer != nil:
-		f.answerStream(call.answer)
+	case call.answer.given:
+		f.answerStream(&call.answer)
+		c.recycle(call)
 	case errors.Is(call.err, errCallerGone):
 		f.denyDone(context.Canceled)
 	case errors.Is(call.err, errNoTimeLeft):
@@ -103,6 +115,24 @@ func (c *Client) startStream(ctx context.Context, f *Flow, s *shape, values []st
 	default:
 		f.decideWithout(call.err, o.rampMode)
 	}
+}
+
+// newCall returns a call that is like new.
+func (c *Client) newCall() *call {
+	if used, ok := c.spare.Get().(*call); ok {
+		return used
+	}
+	return &call{done: make(chan struct{}, 1)}
+}
+
+// recycle gives back an answered call.
+func (c *Client) recycle(used *call) {
+	select {
+	case <-used.done: // the context was done at the same moment, so nobody took the signal
+	default:
+	}
+	*used = call{done: used.done}
+	c.spare.Put(used)
 }
 
 // enqueue takes a call for sending. False means that it is decided already.
@@ -159,7 +189,7 @@ func (c *Client) abandonLocked(call *call, why error) {
 		if why == errNoTimeLeft { //nolint:errorlint // our own value, not wrapped
 			why = fmt.Errorf("%w: %s: no connection before the time to wait was over", ErrUnavailable, c.addr)
 		}
-		c.finishLocked(call, nil, why)
+		c.finishLocked(call, answer{}, why)
 		c.dead++
 		if c.dead > 1024 && c.dead > len(c.queue)/2 {
 			c.queue = slices.DeleteFunc(c.queue, isDone)
@@ -169,7 +199,7 @@ func (c *Client) abandonLocked(call *call, why error) {
 		if why == errNoTimeLeft && !c.link.lastHeard.After(call.sentAt) { //nolint:errorlint // as above
 			why = fmt.Errorf("%w: %s: %w", ErrUnavailable, c.addr, errNotAnswered)
 		}
-		c.finishLocked(call, nil, why)
+		c.finishLocked(call, answer{}, why)
 		call.state = callAbandoned
 		c.abandoned++
 		c.cancels = append(c.cancels, call.id)
@@ -179,11 +209,11 @@ func (c *Client) abandonLocked(call *call, why error) {
 func isDone(call *call) bool { return call.state == callDone }
 
 // finishLocked decides a call whose caller waits. It does nothing for one that is decided already.
-func (c *Client) finishLocked(call *call, answer *flowv1.StreamVerdict, err error) {
+func (c *Client) finishLocked(call *call, a answer, err error) {
 	if call.state != callQueued && call.state != callAsked {
 		return
 	}
-	call.answer, call.err, call.state = answer, err, callDone
+	call.answer, call.err, call.state = a, err, callDone
 	c.waiting--
 	call.done <- struct{}{}
 }
@@ -223,8 +253,12 @@ func (c *Client) serve(ctx context.Context, cancel context.CancelCauseFunc, stre
 	received := make(chan struct{})
 	go func() {
 		defer close(received)
+		m := new(flowv1.StreamResponse)
 		for {
-			m, err := stream.Recv()
+			if m.ResetVT(); cap(m.Verdicts) > maxKept {
+				m = new(flowv1.StreamResponse)
+			}
+			err := stream.RecvMsg(m)
 			if err != nil {
 				if errors.Is(err, io.EOF) {
 					err = errStreamEnded
@@ -398,12 +432,15 @@ func (c *Client) deliver(m *flowv1.StreamResponse) error {
 		if call.state == callAbandoned {
 			c.abandoned--
 			if v.Admitted && len(v.Token) > 0 { // nobody will run it
-				c.ends.push(&flowv1.EndRequest{Token: v.Token})
+				c.ends.push(&flowv1.EndRequest{Token: bytes.Clone(v.Token)})
 				end = true
 			}
 			continue
 		}
-		c.finishLocked(call, v, nil)
+		c.finishLocked(call, answer{
+			given: true, admitted: v.Admitted, token: bytes.Clone(v.Token), // v is reused for the next message
+			waited: time.Duration(v.WaitedNanos), denial: v.Denial,
+		}, nil)
 	}
 	for _, e := range m.Ends {
 		c.sentEnds = slices.DeleteFunc(c.sentEnds, func(u unconfirmed) bool { return u.id == e.Id })
@@ -424,13 +461,14 @@ func (c *Client) deliver(m *flowv1.StreamResponse) error {
 func (c *Client) streamLost(err error, healthy bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	now := time.Now()
 	var again []*call
 	for _, call := range c.asked {
 		switch {
 		case call.state == callAbandoned: // the server denies what still waits on a closed stream
 			c.abandoned--
-		case call.resent || c.closed || final(err):
-			c.finishLocked(call, nil, fmt.Errorf("%w: %s: %w", ErrUnavailable, c.addr, err))
+		case c.closed || final(err) || call.resent && now.Sub(call.sentAt) < healthyAfter:
+			c.finishLocked(call, answer{}, fmt.Errorf("%w: %s: %w", ErrUnavailable, c.addr, err))
 		default:
 			call.state, call.resent = callQueued, true
 			again = append(again, call)

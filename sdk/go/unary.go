@@ -24,7 +24,7 @@ const (
 )
 
 // startUnary asks for a flow in a call of its own.
-func (c *Client) startUnary(ctx context.Context, f *Flow, controlPoint string, labels Labels, o *flowOptions) {
+func (c *Client) startUnary(ctx context.Context, f *Flow, controlPoint string, labels Labels, o flowOptions) {
 	if err := c.enter(); err != nil {
 		if errors.Is(err, errQueueFull) {
 			f.denyFull(c.maxWaiting)
@@ -35,7 +35,7 @@ func (c *Client) startUnary(ctx context.Context, f *Flow, controlPoint string, l
 	}
 	defer c.leave()
 	asked := time.Now()
-	resp, err := c.callStart(ctx, startRequest(ctx, controlPoint, labels, o), o)
+	resp, err := c.callStart(ctx, controlPoint, labels, o)
 	switch {
 	case err == nil:
 		f.answerUnary(resp)
@@ -54,37 +54,54 @@ func (c *Client) startUnary(ctx context.Context, f *Flow, controlPoint string, l
 	}
 }
 
-// callStart makes the call, and once more if the connection broke.
-func (c *Client) callStart(ctx context.Context, req *flowv1.StartRequest, o *flowOptions) (*flowv1.StartResponse, error) {
+// callStart makes the call, and again if the connection broke: as with streams, not after two that broke
+// soon.
+func (c *Client) callStart(ctx context.Context, controlPoint string, labels Labels, o flowOptions) (*flowv1.StartResponse, error) {
+	req := startRequest(controlPoint, labels, o)
+	began := time.Now()
 	// The caller's outgoing metadata is meant for its own servers.
 	ctx, cancel := context.WithCancel(metadata.NewOutgoingContext(ctx, nil))
 	defer cancel()
-	defer context.AfterFunc(c.ctx, cancel)()
+	defer context.AfterFunc(c.asking, cancel)()
 	if o.hasQueueTimeout {
 		var stop context.CancelFunc
 		ctx, stop = context.WithTimeout(ctx, c.unavailableTimeout+o.queueTimeout+answerGrace)
 		defer stop()
 	}
-	var resp *flowv1.StartResponse
-	var err error
-	for range 2 {
-		if err = c.awaitLink(ctx); err != nil {
+	for again := true; ; {
+		if err := c.awaitLink(ctx); err != nil {
 			return nil, err
 		}
-		resp, err = c.rpc.Start(ctx, req, callOptions...)
-		if status.Code(err) != codes.Unavailable || ctx.Err() != nil {
-			break
+		sent := time.Now()
+		req.QueueTimeout = queueTimeout(ctx, o, began, sent)
+		resp, err := c.rpc.Start(ctx, req, callOptions...)
+		if err == nil {
+			c.mu.Lock()
+			c.link.lastHeard = time.Now()
+			c.mu.Unlock()
+			return resp, nil
 		}
+		lasted := time.Since(sent) >= healthyAfter
+		if status.Code(err) != codes.Unavailable || ctx.Err() != nil || !again && !lasted {
+			return nil, err
+		}
+		again = lasted
 	}
-	if err == nil {
-		c.mu.Lock()
-		c.link.lastHeard = time.Now()
-		c.mu.Unlock()
-	}
-	return resp, err
 }
 
-func startRequest(ctx context.Context, controlPoint string, labels Labels, o *flowOptions) *flowv1.StartRequest {
+// queueTimeout is how long the server may let the flow wait; nil means until the call is cancelled.
+func queueTimeout(ctx context.Context, o flowOptions, began, now time.Time) *durationpb.Duration {
+	left, bounded := max(0, o.queueTimeout-now.Sub(began)), o.hasQueueTimeout
+	if deadline, ok := ctx.Deadline(); ok {
+		left, bounded = earlier(left, bounded, untilDeadline(deadline, now)), true
+	}
+	if !bounded {
+		return nil
+	}
+	return durationpb.New(left)
+}
+
+func startRequest(controlPoint string, labels Labels, o flowOptions) *flowv1.StartRequest {
 	req := &flowv1.StartRequest{
 		ControlPoint: controlPoint,
 		Services:     o.services,
@@ -95,13 +112,6 @@ func startRequest(ctx context.Context, controlPoint string, labels Labels, o *fl
 	}
 	for key, value := range labels {
 		req.Labels[key] = validValue(value)
-	}
-	left, bounded := o.queueTimeout, o.hasQueueTimeout
-	if deadline, ok := ctx.Deadline(); ok {
-		left, bounded = earlier(left, bounded, untilDeadline(deadline, time.Now())), true
-	}
-	if bounded {
-		req.QueueTimeout = durationpb.New(left)
 	}
 	return req
 }
