@@ -68,6 +68,7 @@ type Draft struct {
 	Policy    *Policy
 	Name      string        // the name the document gives, or ""
 	NamePath  fielderr.Path // where it does
+	MustName  bool          // the document has to give it; when it does not, that was reported
 	Blueprint string
 	// Locate returns where in the document a field of Policy comes from, for the positions of problems.
 	Locate func(fielderr.Path) fielderr.Path
@@ -77,7 +78,7 @@ type Draft struct {
 // fielderr.List with every problem found in doc so far.
 func Finish(doc *strict.Document, src Source, draft Draft) (*Document, error) {
 	name := finalName(doc, src, draft)
-	checkSignals(&draft.Policy.Circuit, func(p fielderr.Path, e fielderr.Error) { doc.Report(draft.Locate(p), e) })
+	wiring{doc, draft.Locate}.checkSignals(&draft.Policy.Circuit)
 	refused, warnings := doc.Problems()
 	if len(refused) > 0 {
 		return nil, refused
@@ -110,6 +111,9 @@ func finalName(doc *strict.Document, src Source, draft Draft) string {
 		return ""
 	case draft.Name != "":
 		return draft.Name // its rules were checked when it was decoded
+	}
+	if draft.MustName {
+		return ""
 	}
 	name := src.Name
 	if name == "" && src.File != "" {

@@ -49,27 +49,33 @@ func mapKeys(v reflect.Value) func(yield func(string) bool) {
 	}
 }
 
-// report adds a problem at a path relative to the policy.
-type report func(fielderr.Path, fielderr.Error)
+// wiring is where problems of signals go: all paths here are relative to the policy, locate turns them into
+// those of the document.
+type wiring struct {
+	doc    *strict.Document
+	locate func(fielderr.Path) fielderr.Path
+}
+
+func (w wiring) report(path fielderr.Path, e fielderr.Error) { w.doc.Report(w.locate(path), e) }
 
 // checkSignals refuses signals that have no producer or several, in the circuit and every circuit nested
 // in it, and ports of nested circuits that lead nowhere.
-func checkSignals(c *Circuit, report report) {
+func (w wiring) checkSignals(c *Circuit) {
 	path := fielderr.Path("circuit").Field("components")
 	for i := range c.Components {
 		inside := path.Index(i)
 		const outside = "it stands inside a nested_circuit only"
 		if c.Components[i].NestedSignalIngress != nil {
-			report(inside.Field("nested_signal_ingress"), fielderr.Error{Message: outside})
+			w.report(inside.Field("nested_signal_ingress"), fielderr.Error{Message: outside})
 		}
 		if c.Components[i].NestedSignalEgress != nil {
-			report(inside.Field("nested_signal_egress"), fielderr.Error{Message: outside})
+			w.report(inside.Field("nested_signal_egress"), fielderr.Error{Message: outside})
 		}
 	}
-	checkScope(c.Components, path, report)
+	w.checkScope(c.Components, path)
 }
 
-func checkScope(components []Component, path fielderr.Path, report report) {
+func (w wiring) checkScope(components []Component, path fielderr.Path) {
 	producers := map[string]fielderr.Path{}
 	for i := range components {
 		walk(reflect.ValueOf(components[i]), path.Index(i), func(v reflect.Value, at fielderr.Path) {
@@ -78,8 +84,8 @@ func checkScope(components []Component, path fielderr.Path, report report) {
 				return
 			}
 			if first, taken := producers[out.SignalName]; taken {
-				report(at.Field("signal_name"), fielderr.Error{
-					Message: fmt.Sprintf("signal %q has a producer already, %s", out.SignalName, first), Hint: "choose another name"})
+				w.report(at.Field("signal_name"), fielderr.Error{
+					Message: fmt.Sprintf("signal %q has a producer already, %s", out.SignalName, w.locate(first)), Hint: "choose another name"})
 				return
 			}
 			producers[out.SignalName] = at
@@ -92,50 +98,50 @@ func checkScope(components []Component, path fielderr.Path, report report) {
 			if _, known := producers[in.SignalName]; !ok || known || in.SignalName == "" {
 				return
 			}
-			report(at.Field("signal_name"), fielderr.Error{
+			w.report(at.Field("signal_name"), fielderr.Error{
 				Message: fmt.Sprintf("no component of this circuit produces the signal %q", in.SignalName),
 				Hint:    fielderr.DidYouMean(in.SignalName, names)})
 		})
 		if nested := components[i].NestedCircuit; nested != nil {
 			inside := path.Index(i).Field("nested_circuit")
-			checkNestedPorts(nested, inside, report)
-			checkScope(nested.Components, inside.Field("components"), report)
+			w.checkNestedPorts(nested, inside)
+			w.checkScope(nested.Components, inside.Field("components"))
 		}
 	}
 }
 
 // checkNestedPorts refuses names in the port maps that no component inside has, and names that two have.
-func checkNestedPorts(n *NestedCircuit, path fielderr.Path, report report) {
+func (w wiring) checkNestedPorts(n *NestedCircuit, path fielderr.Path) {
 	ingress, egress := map[string]int{}, map[string]int{}
 	for i := range n.Components {
 		c, at := &n.Components[i], path.Field("components").Index(i)
 		if c.NestedSignalIngress != nil {
-			checkPortName(ingress, c.NestedSignalIngress.PortName, i, at.Field("nested_signal_ingress"), report)
+			w.checkPortName(ingress, c.NestedSignalIngress.PortName, i, at.Field("nested_signal_ingress"))
 		}
 		if c.NestedSignalEgress != nil {
-			checkPortName(egress, c.NestedSignalEgress.PortName, i, at.Field("nested_signal_egress"), report)
+			w.checkPortName(egress, c.NestedSignalEgress.PortName, i, at.Field("nested_signal_egress"))
 		}
 	}
-	checkPortMap(slices.Sorted(maps.Keys(n.InPortsMap)), ingress, "nested_signal_ingress", path.Field("in_ports_map"), report)
-	checkPortMap(slices.Sorted(maps.Keys(n.OutPortsMap)), egress, "nested_signal_egress", path.Field("out_ports_map"), report)
+	w.checkPortMap(slices.Sorted(maps.Keys(n.InPortsMap)), ingress, "nested_signal_ingress", path.Field("in_ports_map"))
+	w.checkPortMap(slices.Sorted(maps.Keys(n.OutPortsMap)), egress, "nested_signal_egress", path.Field("out_ports_map"))
 }
 
-func checkPortName(seen map[string]int, name string, i int, at fielderr.Path, report report) {
+func (w wiring) checkPortName(seen map[string]int, name string, i int, at fielderr.Path) {
 	if name == "" {
 		return // refused when it was decoded
 	}
 	if first, taken := seen[name]; taken {
-		report(at.Field("port_name"), fielderr.Error{
+		w.report(at.Field("port_name"), fielderr.Error{
 			Message: fmt.Sprintf("port name %q is taken by components[%d] of this nested circuit", name, first)})
 		return
 	}
 	seen[name] = i
 }
 
-func checkPortMap(names []string, inside map[string]int, kind string, at fielderr.Path, report report) {
+func (w wiring) checkPortMap(names []string, inside map[string]int, kind string, at fielderr.Path) {
 	for _, name := range names {
 		if _, ok := inside[name]; !ok {
-			report(at.Field(name), fielderr.Error{Message: fmt.Sprintf("no %s inside has the port_name %q", kind, name),
+			w.report(at.Field(name), fielderr.Error{Message: fmt.Sprintf("no %s inside has the port_name %q", kind, name),
 				Hint: fielderr.DidYouMean(name, slices.Sorted(maps.Keys(inside)))})
 		}
 	}
