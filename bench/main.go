@@ -6,8 +6,8 @@
 // client, on the same machine, in the same run. Client and server are separate processes that share the
 // machine. Timings on shared machines are noisy: the ratios are what to look at.
 //
-//	go run ./bench            # everything, about a minute
-//	go run ./bench -seconds 1 # quick
+//	make bench                # everything, about three minutes
+//	go run ./bench -only unary -seconds 1
 package main
 
 import (
@@ -105,7 +105,13 @@ func run(ctx context.Context, d time.Duration, rounds int, only string) error {
 			return fmt.Errorf("%s: %w", r.name, err)
 		}
 	}
-	return nil
+	if err := runMicros(only); err != nil || only != "" {
+		return err
+	}
+	if err := headline(ctx, servers["sluice"].addr); err != nil {
+		return err
+	}
+	return coldStart()
 }
 
 func (r *row) run(ctx context.Context, servers map[string]*server, d time.Duration, rounds int) error {

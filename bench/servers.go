@@ -14,6 +14,7 @@ import (
 	"github.com/sluice-project/sluice/api/codec"
 	flowv1 "github.com/sluice-project/sluice/api/gen/sluice/flow/v1"
 	"github.com/sluice-project/sluice/internal/flow"
+	"github.com/sluice-project/sluice/internal/label"
 	"github.com/sluice-project/sluice/internal/ledger"
 	"github.com/sluice-project/sluice/internal/limit"
 	"github.com/sluice-project/sluice/internal/rpc"
@@ -50,7 +51,7 @@ func runServer(name string) error {
 	return s.Serve(lis)
 }
 
-// newEngine has one rate limiter by user that never denies, in a durable ledger like the product's.
+// newEngine has one rate limiter by user that never denies and one scheduler at another control point, in a durable ledger like the product's.
 func newEngine() (*flow.Engine, error) {
 	dir, err := os.MkdirTemp("", "sluice-bench")
 	if err != nil {
@@ -68,6 +69,17 @@ func newEngine() (*flow.Engine, error) {
 		ID: 1, Policy: "bench", Component: "root.0", Kind: flow.RateLimiter, DeniedStatus: 429,
 		Selectors: []flow.Selector{{ControlPoint: "bench"}}, LimitBy: "user", TokensKey: "cost",
 		Bucket: limit.BucketRule{Capacity: 1e12, FillAmount: 1e12, Interval: time.Second, Continuous: true},
+	}, {
+		ID: 2, Policy: "bench-queue", Component: "root.0", Kind: flow.ConcurrencyScheduler, DeniedStatus: 503,
+		Selectors: []flow.Selector{{ControlPoint: "queue"}},
+		Slots:     ledger.SlotRule{Max: 2, MaxInFlight: time.Minute},
+		Scheduler: &flow.SchedulerSpec{
+			Default: flow.WorkloadSpec{Name: "default", Priority: 1, Tokens: 1},
+			Workloads: []flow.WorkloadSpec{
+				{Name: "paid", Match: label.Equal("tier", "paid"), Priority: 5, Tokens: 1},
+				{Name: "free", Match: label.Equal("tier", "free"), Priority: 1, Tokens: 1},
+			},
+		},
 	}})
 }
 

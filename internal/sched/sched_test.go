@@ -410,10 +410,11 @@ func TestWorkloadsAreBounded(t *testing.T) {
 	}
 }
 
-func TestMemoryPerWaitingFlow(t *testing.T) {
-	const n = 50_000
+// memoryPerWaiting queues n flows and returns the bytes each takes, its Waiter included.
+func memoryPerWaiting(tb testing.TB, n int) float64 {
+	tb.Helper()
 	c := &slots{max: 1, used: map[string]float64{}}
-	r := newRig(t, c, n+1)
+	r := newRig(tb, c, n+1)
 	r.admit("holder", "", "w", 1, 1, 0)
 	heap := func() uint64 {
 		runtime.GC()
@@ -426,12 +427,23 @@ func TestMemoryPerWaitingFlow(t *testing.T) {
 	for i := range flows {
 		flows[i] = r.admit("", "", "w", float64(1+i%5), 1, time.Hour)
 	}
-	per := float64(heap()-before) / n
-	t.Logf("%.0f bytes per waiting flow", per)
-	if per > 1500 {
+	per := float64(heap()-before) / float64(n)
+	runtime.KeepAlive(flows)
+	return per
+}
+
+func TestMemoryPerWaitingFlow(t *testing.T) {
+	if per := memoryPerWaiting(t, 20_000); per > 1500 {
 		t.Errorf("%.0f bytes per waiting flow, want at most 1500", per)
 	}
-	runtime.KeepAlive(flows)
+}
+
+// BenchmarkWaitingMemory reports what a waiting flow takes in the scheduler, its Waiter included; a flow
+// of the engine adds its own state, about a kilobyte.
+func BenchmarkWaitingMemory(b *testing.B) {
+	for b.Loop() {
+		b.ReportMetric(memoryPerWaiting(b, 50_000), "B/flow")
+	}
 }
 
 // BenchmarkWake is the time from freed capacity to the goroutine that waited for it, beside a bare
