@@ -263,17 +263,33 @@ const (
 	sweepHard = 1024
 )
 
-// makeRoomLocked sweeps for a new account. When that was in vain, the next ones do without: a flood of
-// new keys must not make every take as slow as a sweep. REQUIRES s.mu.
+// makeRoomLocked sweeps for a new account, its own shard first and then those that nobody is using. When
+// that was in vain, the next ones do without: a flood of new keys must not make every take as slow as a
+// sweep. REQUIRES s.mu.
 func (m *Memory) makeRoomLocked(s *shard, pinned uint32) (freed int) {
 	if s.skip > 0 {
 		s.skip--
 		return 0
 	}
-	if freed = m.sweepLocked(s, sweepHard, pinned, m.Now()); freed == 0 {
-		s.skip = 64
+	left, now := sweepHard, m.Now()
+	for i := range m.shards {
+		o := &m.shards[(s.number+i)%shardCount]
+		if o != s && !o.mu.TryLock() { // waiting here could be forever: see the lock order
+			continue
+		}
+		freed += m.sweepLocked(o, left, pinned, now) + len(o.free)
+		m.arena.release(o.free...)
+		o.free = o.free[:0]
+		left -= len(o.table.entries)
+		if o != s {
+			o.mu.Unlock()
+		}
+		if freed > 0 || left <= 0 {
+			return freed
+		}
 	}
-	return freed
+	s.skip = 64
+	return 0
 }
 
 // sweepLocked forgets accounts that are as good as new. REQUIRES s.mu.
