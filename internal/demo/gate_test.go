@@ -124,6 +124,13 @@ func TestSDKGate(t *testing.T) {
 		t.Errorf("end without a count: got %v, want no tokens", end)
 	}
 
+	free := g.start(t.Context(), "cp", map[string]string{"user_tier": "paid"})
+	free.end(0, nil)
+	<-service.ended
+	if end := service.ends[2]; end.Tokens == nil || end.GetTokens() != 0 {
+		t.Errorf("end of a flow that cost nothing: got %v, want 0 tokens", end)
+	}
+
 	if reason, err := g.probe(t.Context(), "cp", nil); reason != reasonNoPolicy || err != nil {
 		t.Errorf("probe: got %q, %v; want %q", reason, err, reasonNoPolicy)
 	}

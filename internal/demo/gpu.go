@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 )
@@ -160,7 +161,7 @@ func (g *gpu) trace() ([]step, int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.advanceLocked(time.Now())
-	return append([]step(nil), g.history...), g.peak
+	return slices.Clone(g.history), g.peak
 }
 
 // running returns the number of prompts on the device.
@@ -224,9 +225,7 @@ func (g *gpu) fire() {
 func (g *gpu) setJobsLocked(at time.Time, n int) {
 	g.jobs = n
 	g.peak = max(g.peak, n)
-	if len(g.history) < maxSteps {
-		g.history = append(g.history, step{at, n})
-	}
+	g.history = appendBounded(g.history, step{at, n})
 }
 
 func (g *gpu) markLocked(odometer float64, ends bool) *mark {

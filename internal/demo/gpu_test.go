@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"math"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -43,8 +44,9 @@ func TestProcessorSharing(t *testing.T) {
 				g := mustGPU(t, tt.cfg)
 				t0 := time.Now()
 				got := make([]float64, len(tt.arrivals))
+				var all sync.WaitGroup
 				for i, a := range tt.arrivals {
-					go func() {
+					all.Go(func() {
 						time.Sleep(time.Duration(a.at * float64(second)))
 						j, err := g.begin(a.work)
 						if err != nil {
@@ -56,9 +58,9 @@ func TestProcessorSharing(t *testing.T) {
 							t.Error(err)
 						}
 						got[i] = time.Since(t0).Seconds()
-					}()
+					})
 				}
-				time.Sleep(100 * second)
+				all.Wait()
 				for i, a := range tt.arrivals {
 					if math.Abs(got[i]-a.done) > 1e-6 {
 						t.Errorf("prompt %d of work %g: done at %.7f, want %g", i, a.work, got[i], a.done)

@@ -97,6 +97,7 @@ func (e *foreignPolicyError) Error() string {
 // serverPolicies is a policyStore on a server.
 type serverPolicies struct {
 	client policyv1connect.PolicyServiceClient
+	base   string // URL, for error messages
 }
 
 var _ policyStore = (*serverPolicies)(nil)
@@ -119,7 +120,8 @@ func newServerPolicies(server, token string) (*serverPolicies, error) {
 		}
 	})
 	httpClient := &http.Client{Timeout: callTimeout}
-	return &serverPolicies{policyv1connect.NewPolicyServiceClient(httpClient, base, connect.WithInterceptors(bearer))}, nil
+	client := policyv1connect.NewPolicyServiceClient(httpClient, base, connect.WithInterceptors(bearer))
+	return &serverPolicies{client: client, base: base}, nil
 }
 
 // baseURL turns the address of a server into the URL of its HTTP API.
@@ -138,6 +140,9 @@ func (s *serverPolicies) get(ctx context.Context, name string) (inForce, bool, e
 	resp, err := s.client.GetPolicy(ctx, connect.NewRequest(&policyv1.GetPolicyRequest{Name: name}))
 	if connect.CodeOf(err) == connect.CodeNotFound {
 		return inForce{}, false, nil
+	}
+	if connect.CodeOf(err) == connect.CodeUnavailable {
+		return inForce{}, false, fmt.Errorf("%w (is a Sluice server running at %s?)", err, s.base)
 	}
 	if err != nil {
 		return inForce{}, false, err

@@ -4,6 +4,7 @@ package demo
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 )
@@ -34,8 +35,14 @@ type provider struct {
 type quotaState struct {
 	requests, tokens float64
 	at               time.Time
-	refused          []time.Time
 	taken            []time.Time
+	refused          []refusal
+}
+
+// refusal is one answer of 429.
+type refusal struct {
+	at   time.Time
+	kind string // of the limit: "requests" or "tokens"
 }
 
 func newProvider(l quotaLimits) (*provider, error) {
@@ -87,7 +94,7 @@ func (p *provider) take(key string, tokens int) *shortage {
 		short = p.short("tokens", p.limits.Tokens, k.tokens, float64(tokens))
 	}
 	if short != nil {
-		k.refused = appendBounded(k.refused, now)
+		k.refused = appendBounded(k.refused, refusal{now, short.kind})
 		return short
 	}
 	k.requests--
@@ -107,11 +114,11 @@ func (p *provider) settle(key string, unused int) {
 }
 
 // log returns when requests of a key were accepted and refused.
-func (p *provider) log(key string) (taken, refused []time.Time) {
+func (p *provider) log(key string) (taken []time.Time, refused []refusal) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if k := p.keys[key]; k != nil {
-		return append([]time.Time(nil), k.taken...), append([]time.Time(nil), k.refused...)
+		return slices.Clone(k.taken), slices.Clone(k.refused)
 	}
 	return nil, nil
 }
@@ -137,9 +144,9 @@ func (p *provider) short(kind string, limit, left, want float64) *shortage {
 	return s
 }
 
-func appendBounded(log []time.Time, t time.Time) []time.Time {
+func appendBounded[T any](log []T, entry T) []T {
 	if len(log) >= maxSteps {
 		return log
 	}
-	return append(log, t)
+	return append(log, entry)
 }

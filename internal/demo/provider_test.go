@@ -153,7 +153,7 @@ func TestProviderLimitsAreChecked(t *testing.T) {
 // The capacity of the policy leaves room for what the workers can have under way.
 func TestQuotaHeadroom(t *testing.T) {
 	for _, p := range prompts {
-		if estimate := tokenCount(p) + quotaMaxTokens; estimate > quotaMaxEstimate {
+		if estimate := tokenCount(p) + quotaLongAnswer; estimate > quotaMaxEstimate {
 			t.Errorf("a prompt may cost %d tokens, want at most %d", estimate, quotaMaxEstimate)
 		}
 	}

@@ -19,9 +19,12 @@ const (
 	quotaRequests     = 40 // per worker
 	quotaRPM          = 200
 	quotaTPM          = 40_000
-	// quotaMaxTokens is what a worker asks for at most; quotaMaxEstimate bounds that plus the prompt.
-	quotaMaxTokens   = 300
-	quotaMaxEstimate = 350
+	// The first half of a worker's requests asks for long answers, so that the limit on tokens is
+	// reached, the second half for short ones, so that the limit on requests is. quotaMaxEstimate bounds
+	// the longest answer plus the prompt.
+	quotaLongAnswer  = 500
+	quotaShortAnswer = 30
+	quotaMaxEstimate = 550
 	// A naive worker waits a second after a refusal and gives a request up after ten attempts.
 	quotaAttempts   = 10
 	quotaRetryPause = 1.0
@@ -35,13 +38,13 @@ const (
 	quotaCapacityTPM = quotaTPM - 2*quotaWorkers*quotaMaxEstimate
 )
 
-// quotaModel is a hosted model: it never slows down, it only refuses. Answers take 1 to 5 s.
+// quotaModel is a hosted model: it never slows down, it only refuses. Answers take 0.3 to 5 s.
 func quotaModel(cfg Config, p *provider) modelConfig {
 	return modelConfig{
 		Name:       quotaModelName,
 		GPU:        gpuConfig{Slots: 1000, MaxJobs: 1000, Speed: cfg.Scale},
-		PromptRate: 1000, OutputRate: 60,
-		MinOutput: 60, MaxOutput: quotaMaxTokens,
+		PromptRate: 1000, OutputRate: 100,
+		MinOutput: 60, MaxOutput: quotaLongAnswer,
 		ChunkTokens: 8,
 		Seed:        cfg.Seed,
 		Quota:       p,
@@ -62,8 +65,9 @@ func newQuota(cfg Config) (*experiment, error) {
 		title: fmt.Sprintf("Quota: %d workers share a provider's %d requests and %d tokens per minute", 2*quotaWorkers, quotaRPM, quotaTPM),
 		unit:  "requests",
 		story: []string{
-			fmt.Sprintf("The provider is simulated: it speaks OpenAI's chat completions API, answers in 1 to 5 s, and allows an API key %d requests and %d tokens per minute. "+
+			fmt.Sprintf("The provider is simulated: it speaks OpenAI's chat completions API, answers in 0.3 to 5 s, and allows an API key %d requests and %d tokens per minute. "+
 				"It counts with two token buckets that start full and fill continuously. A request is charged its prompt plus max_tokens when it arrives and gets back what it did not use; what does not fit is refused with 429.", quotaRPM, quotaTPM),
+			fmt.Sprintf("The first %d requests of a worker ask for at most %d tokens, the others for at most %d: first it is tokens that run out, then requests.", quotaRequests/2, quotaLongAnswer, quotaShortAnswer),
 			fmt.Sprintf("Without policy, a worker that meets 429 tries again after %g s, and gives a request up after %d attempts. With policy the workers run the same code, and never need that part of it.", quotaRetryPause, quotaAttempts),
 			fmt.Sprintf("The policies are two quota schedulers that fill as fast as the provider does. Their buckets hold %d requests and %d tokens: the provider's limit less what all workers together can have under way, so that no delay between Sluice and the provider can lead to a refusal.", quotaCapacityRPM, quotaCapacityTPM),
 			"Tokens are estimated at the start of a flow (label estimated_tokens) and settled with the true number at its end. Paid workers have priority 5, free workers 1: while paid workers ask for all there is, free workers wait long.",
@@ -73,7 +77,7 @@ func newQuota(cfg Config) (*experiment, error) {
 		tiers:        []string{"paid_user", "free_user"},
 		perUser:      quotaRequests,
 		stagger:      0.1,
-		patience:     3600,
+		patience:     600,
 		minPatience:  time.Minute,
 		policies:     quotaDocuments(cfg),
 		model:        m,
@@ -127,10 +131,13 @@ policy:
 
 // callQuota is what a worker does: ask, send, try again on 429, report what it used.
 func callQuota(ctx context.Context, r *runner, u user, n int) Sample {
-	prompt := promptFor(r.cfg.Seed, u, n)
+	prompt, maxTokens := promptFor(r.cfg.Seed, u, n), quotaLongAnswer
+	if n >= r.exp.perUser/2 {
+		maxTokens = quotaShortAnswer
+	}
 	labels := r.exp.labels(u)
 	labels["api_key"] = r.exp.key
-	labels["estimated_tokens"] = strconv.Itoa(tokenCount(prompt) + quotaMaxTokens)
+	labels["estimated_tokens"] = strconv.Itoa(tokenCount(prompt) + maxTokens)
 	begin := time.Now()
 	t := r.gate.start(ctx, r.exp.controlPoint, labels)
 	s, v := sampleOf(t), t.verdict()
@@ -138,7 +145,7 @@ func callQuota(ctx context.Context, r *runner, u user, n int) Sample {
 		t.end(-1, nil)
 		return s
 	}
-	usage, refusals, err := r.completeWithRetries(ctx, prompt)
+	usage, refusals, err := r.completeWithRetries(ctx, prompt, maxTokens)
 	latency := time.Since(begin)
 	s.Refusals = refusals
 	if err != nil {
@@ -156,9 +163,9 @@ func callQuota(ctx context.Context, r *runner, u user, n int) Sample {
 }
 
 // completeWithRetries sends one request until it is accepted, as naive clients do.
-func (r *runner) completeWithRetries(ctx context.Context, prompt string) (usage *chatUsage, refusals int, err error) {
+func (r *runner) completeWithRetries(ctx context.Context, prompt string, maxTokens int) (usage *chatUsage, refusals int, err error) {
 	for {
-		usage, status, err := r.complete(ctx, prompt)
+		usage, status, err := r.complete(ctx, prompt, maxTokens)
 		if status != http.StatusTooManyRequests {
 			return usage, refusals, err
 		}
@@ -170,9 +177,9 @@ func (r *runner) completeWithRetries(ctx context.Context, prompt string) (usage 
 }
 
 // complete sends one chat completion. A status other than 200 comes with an error.
-func (r *runner) complete(ctx context.Context, prompt string) (*chatUsage, int, error) {
+func (r *runner) complete(ctx context.Context, prompt string, maxTokens int) (*chatUsage, int, error) {
 	resp, err := r.post(ctx, "/v1/chat/completions", chatRequest{
-		Model: quotaModelName, Messages: []chatMessage{{"user", prompt}}, MaxTokens: quotaMaxTokens,
+		Model: quotaModelName, Messages: []chatMessage{{"user", prompt}}, MaxTokens: maxTokens,
 	})
 	if err != nil {
 		return nil, 0, err

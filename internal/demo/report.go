@@ -120,7 +120,7 @@ func tiles(res *Results) []tile {
 		add(t.Name+": wait, 95th percentile", func(p *Phase) string { return seconds(p.Tiers[i].WaitSeconds.P95) })
 	}
 	if hasQuota(res) {
-		add("429 answers", func(p *Phase) string { return fmt.Sprint(p.Refusals) })
+		add("429 answers", func(p *Phase) string { return fmt.Sprint(p.Refused()) })
 	} else {
 		add("peak in flight", func(p *Phase) string { return fmt.Sprint(p.PeakInFlight) })
 	}

@@ -37,7 +37,7 @@ func sampleResults() (*experiment, *Results) {
 			{User: "u2", Tier: `free"`, Outcome: outcomeDenied, Reason: "<late>", StartSeconds: 11},
 		}
 		res.Phases = append(res.Phases, Phase{
-			Name: name, Planned: 4, Completed: 3, Denied: 1, DurationSeconds: 11, PeakInFlight: 3,
+			Name: name, Planned: 4, Completed: 3, Denied: 1, DurationSeconds: 11, PeakInFlight: 3, Refusals: map[string]int{"requests": 1},
 			Samples: samples, Tiers: tiersOf(samples, e.tiers),
 			InFlight: []Count{{-1, 0}, {0, 1}, {2, 3}, {11, 0}}, Answers: []Bin{{0, 3, 1}, {5, 0, 0}},
 		})
@@ -174,7 +174,7 @@ free", latency                          10.0 s / 10.0 s / 10.0 s   10.0 s / 10.0
 free", completed / lost                                    1 / 1                      1 / 1
 all, completed of planned                                 3 of 4                     3 of 4
 all, lost (denied + failed)                            1 (1 + 0)                  1 (1 + 0)
-refused by the provider (429)                                  0                          0
+answers 429 (requests + tokens)                        1 (1 + 0)                  1 (1 + 0)
 peak in flight                                                 3                          3
 all done after                                            11.0 s                     11.0 s
 `, "\n")
@@ -208,7 +208,7 @@ func TestBins(t *testing.T) {
 		}
 		return ts
 	}
-	got := binsOf(10, t0, at(0, 0.49, 0.5, -1), at(1.7))
+	got := binsOf(10, t0, at(0, 0.49, 0.5, -1), []refusal{{t0.Add(1700 * time.Millisecond), "tokens"}})
 	want := []Bin{{0, 3, 0}, {5, 1, 0}, {10, 0, 0}, {15, 0, 1}}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %v, want %v", got, want)

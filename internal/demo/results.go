@@ -46,8 +46,9 @@ type Phase struct {
 	Interrupted int `json:"interrupted"`
 	// Unguarded requests ran because the server did not answer and the SDK fails open.
 	Unguarded int `json:"unguarded"`
-	// Refusals counts the 429 answers of the service.
-	Refusals int `json:"refusals"`
+	// Refusals counts the 429 answers of the service, by the limit that was reached: "requests" or
+	// "tokens". Only for services with a quota.
+	Refusals map[string]int `json:"refusals,omitempty"`
 	// DurationSeconds is from the first request to the last answer.
 	DurationSeconds float64 `json:"duration_seconds"`
 	// PeakInFlight is the most requests the service worked on at once, counted by the service.
@@ -182,8 +183,11 @@ const (
 // Lost counts the requests that never got their answer.
 func (p *Phase) Lost() int { return p.Denied + p.Failed }
 
+// Refused counts the 429 answers of the service.
+func (p *Phase) Refused() int { return p.Refusals["requests"] + p.Refusals["tokens"] }
+
 // binsOf counts moments in bins of BinSeconds.
-func binsOf(c clock, begin time.Time, accepted, refused []time.Time) []Bin {
+func binsOf(c clock, begin time.Time, accepted []time.Time, refused []refusal) []Bin {
 	var bins []Bin
 	at := func(t time.Time) *Bin {
 		i := max(0, int(c.story(t.Sub(begin))/BinSeconds))
@@ -195,8 +199,8 @@ func binsOf(c clock, begin time.Time, accepted, refused []time.Time) []Bin {
 	for _, t := range accepted {
 		at(t).Accepted++
 	}
-	for _, t := range refused {
-		at(t).Refused++
+	for _, r := range refused {
+		at(r.at).Refused++
 	}
 	return bins
 }

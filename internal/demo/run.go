@@ -207,7 +207,10 @@ func (r *runner) phase(ctx context.Context, name string) Phase {
 	p := c.result()
 	if e.quota != nil {
 		taken, refused := e.quota.log(e.key)
-		p.Refusals = len(refused)
+		p.Refusals = map[string]int{}
+		for _, r := range refused {
+			p.Refusals[r.kind]++
+		}
 		p.Answers = binsOf(r.clock(), c.begin, taken, refused)
 	}
 	if p.Unguarded > 0 {

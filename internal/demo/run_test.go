@@ -26,15 +26,15 @@ type fakeServer struct {
 	mu       sync.Mutex
 	policies map[string]inForce
 	applied  []document
-	gets     int
 
-	capacity func(labels map[string]string) resource // made anew with each first policy in force
+	capacity func() resource // made when the first policy comes into force
 	res      resource
 	waiting  []*fakeTicket
 	vt       map[string]float64 // virtual time by tier
 	weight   map[string]float64
 	timer    *time.Timer
 	ended    int
+	used     float64 // tokens reported by ends
 
 	ignored   bool // policies are kept and do not apply
 	foreign   bool // a policy of somebody else applies always
@@ -51,40 +51,39 @@ type resource interface {
 	give(labels map[string]string, tokens float64)
 }
 
-func newFakeServer(weight map[string]float64, make func() resource) *fakeServer {
+func newFakeServer(weight map[string]float64, capacity func() resource) *fakeServer {
 	return &fakeServer{
 		policies: map[string]inForce{}, weight: weight, vt: map[string]float64{},
-		capacity: func(map[string]string) resource { return make() },
+		capacity: capacity,
 	}
 }
 
-func (f *fakeServer) get(_ context.Context, name string) (inForce, bool, error) {
+func (f *fakeServer) get(ctx context.Context, name string) (inForce, bool, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.gets++
 	p, ok := f.policies[name]
-	return p, ok, nil
+	return p, ok, ctx.Err()
 }
 
-func (f *fakeServer) apply(_ context.Context, doc document) error {
+func (f *fakeServer) apply(ctx context.Context, doc document) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.applyErr != nil && len(f.applied) > 0 {
-		return f.applyErr
+	if f.applyErr != nil && len(f.applied) > 0 || ctx.Err() != nil {
+		return cmp.Or(f.applyErr, ctx.Err())
 	}
 	f.applied = append(f.applied, doc)
 	f.policies[doc.name] = inForce{version: 1, comment: ownComment}
 	if f.res == nil {
-		f.res = f.capacity(nil)
+		f.res = f.capacity()
 	}
 	return nil
 }
 
-func (f *fakeServer) remove(_ context.Context, name string, version int64) error {
+func (f *fakeServer) remove(ctx context.Context, name string, version int64) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.removeErr != nil {
-		return f.removeErr
+	if f.removeErr != nil || ctx.Err() != nil {
+		return cmp.Or(f.removeErr, ctx.Err())
 	}
 	if f.policies[name].version != version {
 		return errors.New("another version is in force")
@@ -194,6 +193,7 @@ func (t *fakeTicket) end(tokens float64, _ error) {
 		panic("a flow was ended twice")
 	}
 	t.f.ended++
+	t.f.used += max(tokens, 0)
 	t.f.res.give(t.labels, tokens)
 	t.f.admitLocked()
 }
@@ -271,6 +271,7 @@ func newDemoInBubble(t *testing.T, name string) *demoInBubble {
 			return &buckets{minute: clock(cfg.Scale).real(60), requests: quotaCapacityRPM, tokens: quotaCapacityTPM, at: time.Now()}
 		})
 	}
+	exp.model.cfg.ChunkTokens = 50 // fewer messages: nothing here looks at them one by one
 	d.runner = &runner{cfg: cfg, exp: exp, policies: d.server, gate: d.server}
 	return d
 }
@@ -367,18 +368,25 @@ func TestQuota(t *testing.T) {
 		}
 		res := d.results(t)
 		without, with := res.Phases[0], res.Phases[1]
-		if without.Refusals < 100 {
-			t.Errorf("without policy: %d refusals, want hundreds: the demand is too low to show anything", without.Refusals)
+		if without.Refusals["requests"] < 50 || without.Refusals["tokens"] < 50 {
+			t.Errorf("without policy: refusals %v, want many of both kinds: the demand is too low to show anything", without.Refusals)
 		}
-		if with.Refusals != 0 || with.Completed != 800 || with.Lost() != 0 {
-			t.Errorf("with policy: %d refusals, %d completed, %d lost; want 0, 800, 0", with.Refusals, with.Completed, with.Lost())
+		if with.Refused() != 0 || with.Completed != 800 || with.Lost() != 0 {
+			t.Errorf("with policy: %d refusals, %d completed, %d lost; want 0, 800, 0", with.Refused(), with.Completed, with.Lost())
 		}
 		seen := 0
 		for _, s := range without.Samples {
 			seen += s.Refusals
 		}
-		if seen != without.Refusals {
-			t.Errorf("the workers met %d refusals, the provider counted %d", seen, without.Refusals)
+		if seen != without.Refused() {
+			t.Errorf("the workers met %d refusals, the provider counted %d", seen, without.Refused())
+		}
+		used := 0.0
+		for _, s := range with.Samples {
+			used += float64(s.Tokens)
+		}
+		if d.server.used != used {
+			t.Errorf("the ends report %g tokens, the provider counted %g", d.server.used, used)
 		}
 		if paid, free := with.Tiers[0].WaitSeconds, with.Tiers[1].WaitSeconds; paid.Mean >= free.Mean {
 			t.Errorf("paid waits %v, free %v on average; want paid first", paid.Mean, free.Mean)

@@ -36,7 +36,9 @@ func rows(res *Results) []row {
 	each("all, completed of planned", func(p *Phase) string { return fmt.Sprintf("%d of %d", p.Completed, p.Planned) })
 	each("all, lost (denied + failed)", func(p *Phase) string { return fmt.Sprintf("%d (%d + %d)", p.Lost(), p.Denied, p.Failed) })
 	if hasQuota(res) {
-		each("refused by the provider (429)", func(p *Phase) string { return strconv.Itoa(p.Refusals) })
+		each("answers 429 (requests + tokens)", func(p *Phase) string {
+			return fmt.Sprintf("%d (%d + %d)", p.Refused(), p.Refusals["requests"], p.Refusals["tokens"])
+		})
 	}
 	each("peak in flight", func(p *Phase) string { return strconv.Itoa(p.PeakInFlight) })
 	each("all done after", func(p *Phase) string { return seconds(p.DurationSeconds) })
