@@ -124,7 +124,9 @@ func (m *Memory) restore() error {
 		}
 		switch r.typ {
 		case typFree:
-			a.free = append(a.free, i)
+			if i <= a.max {
+				a.free = append(a.free, i)
+			}
 		case typHeld:
 			held = append(held, i)
 		default:
