@@ -189,6 +189,11 @@ func (e *Engine) forgetRetired(now time.Time) {
 	defer e.mu.Unlock()
 	all := maps.Clone(*e.limiters.Load())
 	defer e.limiters.Store(&all)
+	if lister, ok := e.authority.(interface{ Unannounced() []ledger.LimiterID }); ok && now.Sub(e.opened) > keepRetired {
+		for _, id := range lister.Unannounced() { // limiters that were gone before this process started
+			e.authority.Forget(id)
+		}
+	}
 	for id, l := range all {
 		at := l.retiredAt.Load()
 		if at == 0 || now.Sub(time.Unix(0, at)) < keepRetired || l.queue != nil && l.queue.Waiting() > 0 {

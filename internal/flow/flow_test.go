@@ -642,3 +642,33 @@ func TestControlPointFloodIsBounded(t *testing.T) {
 		t.Errorf("%d flows counted, want 10000", total)
 	}
 }
+
+func TestAccountsOutliveTheirLimiterForAnHour(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		spec := rateSpec(1, "cp", "", label.Expr{}, limit.BucketRule{Capacity: 5, Interval: time.Hour, Continuous: true})
+		e := newEngine(t, spec)
+		ctx, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		go e.Run(ctx)
+		start(e, "cp").Free()
+		replace := func(specs ...*LimiterSpec) {
+			if err := e.Publish(specs); err != nil {
+				t.Fatal(err)
+			}
+		}
+		replace()
+		time.Sleep(50 * time.Minute)
+		again := *spec
+		replace(&again)
+		if used := inFlight(t, e, 1); used != 1 {
+			t.Errorf("%v used after the policy was put back within the hour, want 1", used)
+		}
+		replace()
+		time.Sleep(62 * time.Minute)
+		back := *spec
+		replace(&back)
+		if used := inFlight(t, e, 1); used != 0 {
+			t.Errorf("%v used after more than an hour, want a fresh account", used)
+		}
+	})
+}
