@@ -395,11 +395,14 @@ func TestShortOutage(t *testing.T) {
 // TestVanishMidWait: waiting flows are asked for again once, and decided without the server after that.
 func TestVanishMidWait(t *testing.T) {
 	bothWays(t, func(t *testing.T, opts ...sluice.Option) {
-		s := &sluicetest.Server{}
+		s := &sluicetest.Server{MinPingTime: 10 * time.Second}
 		inBubble(t, s, func(t *testing.T, c *sluice.Client) {
 			flows := make(chan *sluice.Flow)
 			go func() { flows <- c.StartFlow(context.Background(), "a", nil) }()
 			time.Sleep(time.Hour)
+			if n := s.Connections(); n != 1 {
+				t.Errorf("%d connections while a flow waits, want 1", n)
+			}
 			s.Vanish()
 			s.Listen()
 			time.Sleep(time.Second)
@@ -422,6 +425,21 @@ func TestVanishMidWait(t *testing.T) {
 				t.Errorf("took %v, want 100ms at most", took)
 			}
 		}, opts...)
+	})
+}
+
+// TestPingsUnwelcome: a server with grpc-go's own ping policy breaks idle connections a few times until
+// the client has learnt; a waiting flow survives that.
+func TestPingsUnwelcome(t *testing.T) {
+	s := &sluicetest.Server{}
+	inBubble(t, s, func(t *testing.T, c *sluice.Client) {
+		time.AfterFunc(24*time.Hour, func() { s.AddSlots(1) })
+		f := c.StartFlow(t.Context(), "a", nil)
+		wantReason(t, f, "admitted")
+		f.End()
+		if n := s.Connections(); n < 2 || n > 6 {
+			t.Errorf("%d connections in a day, want 2 to 6", n)
+		}
 	})
 }
 
