@@ -1,0 +1,287 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package app builds the server from its configuration and runs it. It is the one package that knows
+// all the others: Start reads from top to bottom in the order in which things depend on each other, and
+// the compiler checks the wiring.
+package app
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sluice-project/sluice/internal/config"
+	"github.com/sluice-project/sluice/internal/document"
+	"github.com/sluice-project/sluice/internal/flow"
+	"github.com/sluice-project/sluice/internal/ledger"
+	"github.com/sluice-project/sluice/internal/rpc"
+	"github.com/sluice-project/sluice/internal/store"
+	"github.com/sluice-project/sluice/internal/version"
+)
+
+// Options are what a server gets from its surroundings.
+type Options struct {
+	// LogTo gets the log; nil: standard error.
+	LogTo io.Writer
+	// Warnings about the configuration are logged first.
+	Warnings []string
+}
+
+// App is a running server. Its methods may be called concurrently.
+type App struct {
+	config   config.Config
+	log      *slog.Logger
+	listener net.Listener
+	access   Access
+	done     chan struct{}
+	err      error // of the group; read it after done is closed
+	cancel   context.CancelFunc
+}
+
+// Run starts a server and waits until it has stopped: when ctx ends, or when it fails.
+func Run(ctx context.Context, c config.Config, o Options) error {
+	a, err := Start(ctx, c, o)
+	if err != nil {
+		return err
+	}
+	return a.Wait()
+}
+
+// Start starts a server. It accepts requests when Start returns, and stops when ctx ends. An error says
+// why it cannot run; everything that was opened has been closed again.
+func Start(ctx context.Context, c config.Config, o Options) (*App, error) {
+	if err := c.Validate().Err(); err != nil {
+		return nil, err
+	}
+	p := &parts{config: c, log: newLogger(c.Log, o.LogTo), begin: time.Now()}
+	for _, w := range o.Warnings {
+		p.log.Warn(w)
+	}
+	if err := p.build(ctx); err != nil {
+		return nil, errors.Join(err, p.close())
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	a := &App{config: c, log: p.log, listener: p.listener, access: p.access, done: make(chan struct{}), cancel: cancel}
+	go func() {
+		defer close(a.done)
+		defer cancel()
+		a.err = p.run(ctx)
+	}()
+	p.log.Info("serving", "address", a.Addr(), "version", version.Get().String(), "data_dir", c.DataDir,
+		"auth", a.access.String(), "policies", p.policies(), "started_in", time.Since(p.begin).Round(time.Millisecond))
+	return a, nil
+}
+
+// Addr is the address the server listens on, with the port it was given.
+func (a *App) Addr() string { return a.listener.Addr().String() }
+
+// URL is where to reach the server from this machine.
+func (a *App) URL() string {
+	scheme := "http"
+	if a.config.TLS.CertFile != "" {
+		scheme = "https"
+	}
+	host, port, err := net.SplitHostPort(a.Addr())
+	if err != nil {
+		return scheme + "://" + a.Addr()
+	}
+	if ip := net.ParseIP(host); ip == nil || ip.IsUnspecified() {
+		host = "localhost"
+	}
+	return scheme + "://" + net.JoinHostPort(host, port)
+}
+
+// Access says who may call.
+func (a *App) Access() Access { return a.access }
+
+// Wait waits until the server has stopped and returns why; nil when it was told to.
+func (a *App) Wait() error {
+	<-a.done
+	return a.err
+}
+
+// Close stops the server and waits until it has. It may be called more than once.
+func (a *App) Close() error {
+	a.cancel()
+	return a.Wait()
+}
+
+// parts are what a server is made of.
+type parts struct {
+	config   config.Config
+	log      *slog.Logger
+	begin    time.Time
+	access   Access
+	registry *prometheus.Registry
+	listener net.Listener
+	store    *store.SQLite
+	ledger   *ledger.Memory
+	engine   *flow.Engine
+	catalog  *document.Catalog
+	watch    *document.Watch // nil without a policy directory
+	server   *rpc.Server
+}
+
+// build makes everything, in the order of dependence. On an error, close closes what there is.
+func (p *parts) build(ctx context.Context) (err error) {
+	c := p.config
+	// The port first: it is what most often goes wrong, and clients that connect meanwhile wait instead
+	// of failing.
+	if p.listener, err = listen(ctx, c.Listen); err != nil {
+		return err
+	}
+	// Opening the store makes the data directory and locks it.
+	if p.store, err = store.Open(ctx, c.DataDir, store.Options{Logger: p.log}); err != nil {
+		return err
+	}
+	key, err := tokenKey(c.DataDir)
+	if err != nil {
+		return err
+	}
+	if p.access, err = decideAccess(c); err != nil {
+		return err
+	}
+	p.ledger, err = ledger.NewMemory(ledger.Config{
+		Dir: c.DataDir, MaxAccounts: int(c.Limits.MaxAccounts), Logger: p.log,
+	})
+	if err != nil {
+		return err
+	}
+	p.engine, err = flow.New(flow.Config{
+		Authority: p.ledger, TokenKey: key, MaxWaiting: int(c.Limits.MaxWaiting),
+		MaxControlPoints: int(c.Limits.MaxControlPoints), Logger: p.log,
+	})
+	if err != nil {
+		return err
+	}
+	if p.registry, err = newRegistry(p.engine, p.ledger); err != nil {
+		return err
+	}
+	p.catalog, err = document.NewCatalog(document.Config{
+		Store: p.store, Compiler: Compiler{}, Publisher: &publisher{engine: p.engine},
+		Logger: p.log, Registerer: p.registry,
+		MaxPolicies: int(c.Limits.MaxPolicies), KeptVersions: int(c.Limits.KeptVersions),
+	})
+	if err != nil {
+		return err
+	}
+	if err = p.catalog.Load(ctx); err != nil {
+		return err
+	}
+	if err = p.watchDir(ctx); err != nil {
+		return err
+	}
+	p.server, err = p.newServer()
+	return err
+}
+
+// listen opens the port.
+func listen(ctx context.Context, address string) (net.Listener, error) {
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w: stop what uses the port, or choose another one with --listen", address, err)
+	}
+	return l, nil
+}
+
+// watchDir brings the policy directory into force before the first request is served.
+func (p *parts) watchDir(ctx context.Context) (err error) {
+	if p.config.PolicyDir == "" {
+		return nil
+	}
+	if info, err := os.Stat(p.config.PolicyDir); err != nil {
+		return fmt.Errorf("policy_dir: %w: make the directory, or leave policy_dir out", err)
+	} else if !info.IsDir() {
+		return fmt.Errorf("policy_dir: %s is a file, want a directory", p.config.PolicyDir)
+	}
+	p.watch, err = document.NewWatch(document.WatchConfig{Dir: p.config.PolicyDir, Catalog: p.catalog, Logger: p.log})
+	if err != nil {
+		return err
+	}
+	return p.watch.Scan(ctx) // files with mistakes are logged, and their last good version stays
+}
+
+func (p *parts) newServer() (*rpc.Server, error) {
+	c := p.config
+	var encryption *tls.Config
+	if c.TLS.CertFile != "" {
+		pair, err := tls.LoadX509KeyPair(c.TLS.CertFile, c.TLS.KeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("tls: %w", err)
+		}
+		encryption = &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
+	}
+	info := rpc.ServerInfo{Version: version.Get().String(), DataDir: c.DataDir, Start: p.begin, Policies: p.policies}
+	config := rpc.ServerConfig{
+		Flow: rpc.NewFlowService(p.engine), Observe: rpc.NewObserveService(p.engine, info),
+		Policy: rpc.NewPolicyService(p.catalog), Auth: p.access.auth, Metrics: metricsHandler(p.registry, p.log),
+		TLS: encryption, AllowedOrigins: c.HTTP.AllowedOrigins, MaxConnections: int(c.Limits.MaxConnections),
+		Drain: p.engine.Close, ShutdownTimeout: c.ShutdownTimeout.Std(), Logger: p.log, Version: info.Version,
+	}
+	if p.access.auth.Open() && c.Loopback() {
+		config.AllowedHosts = append([]string{}, c.HTTP.AllowedHosts...)
+	}
+	if c.Debug.Enabled {
+		config.Debug = p.debugHandler()
+	}
+	return rpc.NewServer(config)
+}
+
+// policies counts the policies in force.
+func (p *parts) policies() int {
+	n, page := 0, document.PageRequest{Size: document.MaxPageSize}
+	for {
+		got, err := p.catalog.List(context.Background(), page)
+		if err != nil {
+			return n
+		}
+		n += len(got.Versions)
+		if page.Token = got.Next; got.Next == "" {
+			return n
+		}
+	}
+}
+
+// run runs everything in one group: when one part fails, all stop. What requests use is closed after
+// the server has stopped.
+func (p *parts) run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return p.server.Run(ctx, p.listener) })
+	group.Go(func() error { return p.engine.Run(ctx) })
+	group.Go(func() error { return p.ledger.Run(ctx) })
+	if p.watch != nil {
+		group.Go(func() error { return p.watch.Run(ctx) })
+	}
+	err := group.Wait()
+	p.log.Info("stopped serving")
+	return errors.Join(err, p.close())
+}
+
+// close closes what was opened, the last first.
+func (p *parts) close() error {
+	var errs []error
+	if p.engine != nil {
+		p.engine.Close()
+	}
+	if p.ledger != nil {
+		errs = append(errs, p.ledger.Close())
+	}
+	if p.store != nil {
+		errs = append(errs, p.store.Close())
+	}
+	if p.listener != nil {
+		if err := p.listener.Close(); !errors.Is(err, net.ErrClosed) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}

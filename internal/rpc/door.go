@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package rpc
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"slices"
+	"sync"
+	"time"
+)
+
+// firstBytesTimeout is how long a new connection may take for the TLS handshake and its first bytes.
+const firstBytesTimeout = 10 * time.Second
+
+// door accepts the connections of one port and tells by their first bytes who serves them: those that
+// open with the HTTP/2 preface go to grpc-go, the rest to net/http. Splitting by connection costs
+// nothing per request; serving gRPC through net/http would cost two thirds of the throughput.
+type door struct {
+	listener net.Listener
+	tls      *tls.Config   // nil: clear text
+	slots    chan struct{} // one for each connection
+	log      *slog.Logger
+	grpc     *hall
+	http     *hall
+
+	greeting sync.WaitGroup
+}
+
+func newDoor(l net.Listener, config *tls.Config, connections int, log *slog.Logger) *door {
+	return &door{
+		listener: l, tls: withProtocols(config), slots: make(chan struct{}, connections), log: log,
+		grpc: newHall(l.Addr()), http: newHall(l.Addr()),
+	}
+}
+
+// withProtocols gives browsers and curl HTTP/1.1, which net/http serves, and HTTP/2 to clients that
+// offer nothing else, which are those of gRPC.
+func withProtocols(config *tls.Config) *tls.Config {
+	if config == nil {
+		return nil
+	}
+	h1, h2 := config.Clone(), config.Clone()
+	h1.NextProtos, h2.NextProtos = []string{"http/1.1"}, []string{"h2"}
+	out := config.Clone()
+	out.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		if slices.Contains(hello.SupportedProtos, "http/1.1") {
+			return h1, nil
+		}
+		return h2, nil
+	}
+	return out
+}
+
+// run accepts connections until ctx ends or the listener fails. It closes the listener.
+func (d *door) run(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() { _ = d.listener.Close() })
+	defer stop()
+	defer d.greeting.Wait()
+	var pause time.Duration
+	for {
+		conn, err := d.listener.Accept()
+		switch {
+		case err == nil:
+			pause = 0
+			d.enter(ctx, conn)
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, net.ErrClosed):
+			return err
+		default: // out of file descriptors, mostly: others will close theirs
+			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
+			d.log.Warn("cannot accept a connection", "error", err, "retry_in", pause)
+			select {
+			case <-ctx.Done():
+			case <-time.After(pause):
+			}
+		}
+	}
+}
+
+// enter hands a connection on, or closes it when there are too many.
+func (d *door) enter(ctx context.Context, conn net.Conn) {
+	select {
+	case d.slots <- struct{}{}:
+	default:
+		d.log.Debug("closed a connection: there are as many as allowed", "max_connections", cap(d.slots), "remote", conn.RemoteAddr().String())
+		_ = conn.Close()
+		return
+	}
+	guest := &guest{Conn: conn, leave: sync.OnceFunc(func() { <-d.slots })}
+	d.greeting.Go(func() {
+		// The server may be told to stop while a client says nothing.
+		stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Now()) })
+		hall, err := d.greet(ctx, guest)
+		if !stop() || err != nil || !hall.admit(guest) {
+			_ = guest.Close()
+		}
+	})
+}
+
+var preface = []byte("PRI")
+
+func (d *door) greet(ctx context.Context, g *guest) (*hall, error) {
+	if err := g.SetDeadline(time.Now().Add(firstBytesTimeout)); err != nil {
+		return nil, err
+	}
+	if d.tls != nil {
+		conn := tls.Server(g.Conn, d.tls)
+		if err := conn.HandshakeContext(ctx); err != nil {
+			return nil, err
+		}
+		g.Conn = conn
+	}
+	first := make([]byte, len(preface))
+	n, err := io.ReadFull(g.Conn, first)
+	if n == 0 {
+		return nil, err
+	}
+	g.first = first[:n]
+	if err := g.SetDeadline(time.Time{}); err != nil {
+		return nil, err
+	}
+	if slices.Equal(g.first, preface) {
+		return d.grpc, nil
+	}
+	return d.http, nil
+}
+
+// guest is a connection whose first bytes were read already.
+type guest struct {
+	net.Conn
+	first []byte
+	leave func()
+}
+
+// Read implements net.Conn.
+func (g *guest) Read(p []byte) (int, error) {
+	if len(g.first) == 0 {
+		return g.Conn.Read(p)
+	}
+	n := copy(p, g.first)
+	g.first = g.first[n:]
+	return n, nil
+}
+
+// Close implements net.Conn.
+func (g *guest) Close() error {
+	g.leave()
+	return g.Conn.Close()
+}
+
+// CloseWrite lets net/http end an answer before it closes the connection.
+func (g *guest) CloseWrite() error {
+	if c, ok := g.Conn.(interface{ CloseWrite() error }); ok {
+		return c.CloseWrite()
+	}
+	return nil
+}
+
+// hall is the listener of one of the servers behind the door.
+type hall struct {
+	addr   net.Addr
+	guests chan net.Conn
+	closed chan struct{}
+	once   sync.Once
+}
+
+var _ net.Listener = (*hall)(nil)
+
+func newHall(addr net.Addr) *hall {
+	return &hall{addr: addr, guests: make(chan net.Conn), closed: make(chan struct{})}
+}
+
+// admit waits until the server takes the connection; false: it has stopped.
+func (h *hall) admit(c net.Conn) bool {
+	select {
+	case h.guests <- c:
+		return true
+	case <-h.closed:
+		return false
+	}
+}
+
+// Accept implements net.Listener.
+func (h *hall) Accept() (net.Conn, error) {
+	select {
+	case c := <-h.guests:
+		return c, nil
+	case <-h.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+// Close implements net.Listener. It may be called more than once.
+func (h *hall) Close() error {
+	h.once.Do(func() { close(h.closed) })
+	return nil
+}
+
+// Addr implements net.Listener.
+func (h *hall) Addr() net.Addr { return h.addr }
