@@ -78,6 +78,17 @@ func TestSuggest(t *testing.T) {
 	}
 }
 
+func TestOneOf(t *testing.T) {
+	for word, want := range map[string]string{"gtt": `did you mean "gt"?`, "banana": "known here: gt, lt"} {
+		if got := OneOf(word, []string{"gt", "lt"}); got != want {
+			t.Errorf("OneOf(%q): got %s, want %s", word, got, want)
+		}
+	}
+	if got := OneOf("banana", make([]string, 13)); got != "" {
+		t.Errorf("too many candidates: got %s, want none", got)
+	}
+}
+
 func TestExcerpt(t *testing.T) {
 	lines := []string{"a: 1", "\tbé: x\r", strings.Repeat("y", 500)}
 	for _, c := range []struct {

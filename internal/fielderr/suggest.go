@@ -20,6 +20,17 @@ func DidYouMean(word string, candidates []string) string {
 	return ""
 }
 
+// OneOf is DidYouMean or else, when the candidates are few, the hint "known here: a, b, c".
+func OneOf(word string, candidates []string) string {
+	if hint := DidYouMean(word, candidates); hint != "" || len(candidates) == 0 || len(candidates) > maxListed {
+		return hint
+	}
+	return "known here: " + strings.Join(candidates, ", ")
+}
+
+// maxListed is how many candidates a message can name and stay readable.
+const maxListed = 12
+
 // Suggest finds the candidate a person most likely meant by word: the same letters but for case, '-' and
 // '_', or else the fewest insertions, deletions, replacements and swaps of neighbours, at most one per
 // three letters (and always one). The first of equally near candidates wins. It costs

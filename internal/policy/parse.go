@@ -9,8 +9,8 @@ import (
 	"github.com/sluice-project/sluice/internal/policy/strict"
 )
 
-// plainDocument is a policy with its name.
-type plainDocument struct {
+// PlainDocument is a policy with its name.
+type PlainDocument struct {
 	// Name of the policy. Without it the policy is named by the request or after the file.
 	PolicyName string `json:"policy_name,omitempty" union:"name" check:"name"`
 	// Short for policy_name.
@@ -18,14 +18,14 @@ type plainDocument struct {
 	Policy
 }
 
-// objectDocument is a policy as an object of Kubernetes.
-type objectDocument struct {
+// ObjectDocument is a policy as an object of Kubernetes.
+type ObjectDocument struct {
 	// Version of the object.
 	APIVersion string `json:"apiVersion" check:"required,oneof=fluxninja.com/v1alpha1"`
 	// Kind of the object.
 	Kind string `json:"kind" check:"required,oneof=Policy"`
 	// Name, labels and annotations; only the name is used.
-	Metadata map[string]any `json:"metadata" check:"required"`
+	Metadata map[string]any `json:"metadata"`
 	// The policy.
 	Spec Policy `json:"spec" check:"required"`
 	// Dynamic configuration to begin with. It is not applied.
@@ -33,13 +33,6 @@ type objectDocument struct {
 	// What Kubernetes knows about the object; ignored.
 	Status map[string]any `json:"status,omitempty"`
 }
-
-// PlainDocument and ObjectDocument are the two forms of a policy document, for the generators of schemas
-// and reference.
-type (
-	PlainDocument  = plainDocument
-	ObjectDocument = objectDocument
-)
 
 // Parse reads a policy document, plain or as a Kubernetes object. The error is a fielderr.List with every
 // mistake in it. Parse keeps nothing of src and may be called concurrently. Use blueprint.Parse where the
@@ -58,7 +51,7 @@ func ParseNode(doc *strict.Document, src Source) (*Document, error) {
 	same := func(p fielderr.Path) fielderr.Path { return p }
 	switch {
 	case root.Get("apiVersion") != nil || root.Get("kind") != nil || root.Get("spec") != nil:
-		var o objectDocument
+		var o ObjectDocument
 		doc.Decode("", root, &o)
 		name := objectName(doc, &o)
 		return Finish(doc, src, Draft{Policy: &o.Spec, Name: name, NamePath: "metadata.name", MustName: true,
@@ -68,7 +61,7 @@ func ParseNode(doc *strict.Document, src Source) (*Document, error) {
 		refused, _ := doc.Problems()
 		return nil, refused
 	}
-	var p plainDocument
+	var p PlainDocument
 	doc.Decode("", root, &p)
 	draft := Draft{Policy: &p.Policy, Name: p.PolicyName, NamePath: "policy_name", Locate: same}
 	if p.Name != "" {
@@ -78,9 +71,9 @@ func ParseNode(doc *strict.Document, src Source) (*Document, error) {
 }
 
 // objectName reads metadata.name, which Kubernetes calls required as well.
-func objectName(doc *strict.Document, o *objectDocument) string {
+func objectName(doc *strict.Document, o *ObjectDocument) string {
 	value, ok := o.Metadata["name"]
-	if !ok && o.Metadata != nil {
+	if !ok {
 		doc.ReportAbsence("metadata", "name", fielderr.Error{Message: "missing", Want: "the name of the policy"})
 	}
 	name, isText := value.(string)

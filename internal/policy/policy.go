@@ -33,7 +33,7 @@ var _ strict.Checker = (*Policy)(nil)
 
 // Check refuses a policy that asks for nothing.
 func (p *Policy) Check(at strict.Place) {
-	if !at.Present("circuit") && !at.Present("resources") {
+	if !at.Present("circuit") && !at.Present("resources") && at.Clean() { // else one of them is misspelt
 		at.RefuseAbsence("circuit", fielderr.Error{Message: "missing", Want: "circuit, resources or both"})
 	}
 }

@@ -18,6 +18,13 @@ type InPort struct {
 	ConstantSignal *ConstantSignal `json:"constant_signal,omitempty" union:"value"`
 }
 
+var _ strict.Wanted = (*InPort)(nil)
+
+// Want says what a document should hold.
+func (*InPort) Want() string {
+	return "a port such as {constant_signal: {value: 10}} or {signal_name: NAME}"
+}
+
 // Constant returns the number a port that is not wired to a signal reads. isConst is false for a wired
 // port, whose number changes. valid is false when the port reads as invalid: it is absent (nil) or its
 // special value is NaN; an actuator then lets everything pass. An infinite constant is valid.
@@ -39,6 +46,11 @@ type OutPort struct {
 	// Name of the signal to produce. No other component of the circuit may produce it.
 	SignalName string `json:"signal_name" check:"required"`
 }
+
+var _ strict.Wanted = (*OutPort)(nil)
+
+// Want says what a document should hold.
+func (*OutPort) Want() string { return "a port such as {signal_name: NAME}" }
 
 // ConstantSignal is a number that never changes. An empty mapping is 0.
 type ConstantSignal struct {

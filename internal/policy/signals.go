@@ -64,7 +64,7 @@ func (w wiring) checkSignals(c *Circuit) {
 	path := fielderr.Path("circuit").Field("components")
 	for i := range c.Components {
 		inside := path.Index(i)
-		const outside = "it stands inside a nested_circuit only"
+		const outside = "allowed inside a nested_circuit only"
 		if c.Components[i].NestedSignalIngress != nil {
 			w.report(inside.Field("nested_signal_ingress"), fielderr.Error{Message: outside})
 		}
@@ -100,7 +100,7 @@ func (w wiring) checkScope(components []Component, path fielderr.Path) {
 			}
 			w.report(at.Field("signal_name"), fielderr.Error{
 				Message: fmt.Sprintf("no component of this circuit produces the signal %q", in.SignalName),
-				Hint:    fielderr.DidYouMean(in.SignalName, names)})
+				Hint:    fielderr.OneOf(in.SignalName, names)})
 		})
 		if nested := components[i].NestedCircuit; nested != nil {
 			inside := path.Index(i).Field("nested_circuit")
@@ -142,7 +142,7 @@ func (w wiring) checkPortMap(names []string, inside map[string]int, kind string,
 	for _, name := range names {
 		if _, ok := inside[name]; !ok {
 			w.report(at.Field(name), fielderr.Error{Message: fmt.Sprintf("no %s inside has the port_name %q", kind, name),
-				Hint: fielderr.DidYouMean(name, slices.Sorted(maps.Keys(inside)))})
+				Hint: fielderr.OneOf(name, slices.Sorted(maps.Keys(inside)))})
 		}
 	}
 }

@@ -117,10 +117,7 @@ func choose(doc *strict.Document, src policy.Source) (*Blueprint, bool) {
 	if b, ok := Find(name); ok {
 		return b, true
 	}
-	problem := fielderr.Error{Message: fmt.Sprintf("unknown blueprint %q", name), Hint: fielderr.DidYouMean(name, Names())}
-	if problem.Hint == "" {
-		problem.Hint = "known here: " + strings.Join(Names(), ", ")
-	}
+	problem := fielderr.Error{Message: fmt.Sprintf("unknown blueprint %q", name), Hint: fielderr.OneOf(name, Names())}
 	if node := doc.Root.Get("blueprint"); node != nil {
 		problem.Line, problem.Column = node.Line, node.Column
 	}

@@ -23,6 +23,9 @@ type Checker interface {
 	Check(at Place)
 }
 
+// Placeholder stands in generated files where a value has to be filled in. It is refused everywhere.
+const Placeholder = "__REQUIRED_FIELD__"
+
 // Decode reads n, which stands at path, into the struct that into points to, and reports every problem to
 // the document. Fields that the document leaves out get their defaults.
 func (d *Document) Decode(path fielderr.Path, n *Node, into any) {
@@ -43,6 +46,10 @@ func (d *Document) decode(path fielderr.Path, n *Node, v reflect.Value) {
 		return
 	}
 	d.nodes[path] = n
+	if n.Kind == Text && n.Text == Placeholder {
+		d.Report(path, fielderr.Error{Message: "not filled in", Want: want(v.Type())})
+		return
+	}
 	if scalar, ok := v.Addr().Interface().(Scalar); ok {
 		if problem := scalar.DecodeScalar(n); problem != nil {
 			problem.Got = n.Describe()
@@ -73,7 +80,7 @@ func (d *Document) decode(path fielderr.Path, n *Node, v reflect.Value) {
 
 func (d *Document) decodeStruct(path fielderr.Path, n *Node, v reflect.Value) {
 	if n.Kind != Map {
-		d.Report(path, fielderr.Error{Got: n.Describe(), Want: "a mapping"})
+		d.Report(path, fielderr.Error{Got: n.Describe(), Want: want(v.Type())})
 		return
 	}
 	fields := Fields(v.Type())
@@ -161,20 +168,9 @@ func (d *Document) reportUnknown(path fielderr.Path, n *Node, fields []Field) (u
 			meant = append(meant, name)
 		}
 		d.Report(path.Field(m.Key), fielderr.Error{Line: m.Line, Column: m.Column, Message: "unknown field",
-			Hint: hintOneOf(m.Key, names)})
+			Hint: fielderr.OneOf(m.Key, names)})
 	}
 	return unknown, meant
-}
-
-// hintOneOf suggests what was meant by word, or lists the candidates when they are few.
-func hintOneOf(word string, candidates []string) string {
-	if hint := fielderr.DidYouMean(word, candidates); hint != "" {
-		return hint
-	}
-	if len(candidates) > 0 && len(candidates) <= 12 {
-		return "known here: " + strings.Join(candidates, ", ")
-	}
-	return ""
 }
 
 // checkUnions counts the alternatives present. When the mapping has unknown keys, one of them was probably
@@ -195,14 +191,13 @@ func (d *Document) checkUnions(path fielderr.Path, n *Node, fields []Field, unkn
 				present = append(present, m.Key)
 			}
 		}
-		wanted := "one of " + strings.Join(all, ", ")
 		switch {
 		case len(present) > 1:
 			second := n.Get(present[1])
 			d.Report(path.Field(present[1]), fielderr.Error{Line: second.KeyLine, Column: second.KeyColumn,
-				Got: strings.Join(present, " and "), Want: "only " + wanted})
+				Got: strings.Join(present, " and "), Want: "only one of them"})
 		case len(present) == 0 && f.UnionMust && unknown == 0:
-			d.Report(path, fielderr.Error{Line: n.KeyLine, Column: n.KeyColumn, Got: "none", Want: wanted})
+			d.Report(path, fielderr.Error{Line: n.KeyLine, Column: n.KeyColumn, Got: "none", Want: "one of " + strings.Join(all, ", ")})
 		}
 	}
 }

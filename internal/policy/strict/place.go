@@ -2,7 +2,12 @@
 
 package strict
 
-import "github.com/sluice-project/sluice/internal/fielderr"
+import (
+	"slices"
+	"strings"
+
+	"github.com/sluice-project/sluice/internal/fielderr"
+)
 
 // Place is where in a document a struct was decoded from; Check methods report problems to it.
 type Place struct {
@@ -21,6 +26,13 @@ func (p Place) Index(i int) Place { return Place{p.doc, p.path.Index(i)} }
 
 // Present tells whether the document holds a value here; defaults do not count.
 func (p Place) Present(name string) bool { return p.doc.nodes[p.path].Get(name) != nil }
+
+// Clean tells whether nothing was refused here or below so far.
+func (p Place) Clean() bool {
+	return !slices.ContainsFunc(p.doc.found, func(e *fielderr.Error) bool {
+		return e.Severity == fielderr.Refused && strings.HasPrefix(e.Path, p.path.String())
+	})
+}
 
 // Refuse reports a problem here. Got is taken from the document when it, Message and Want leave it open.
 func (p Place) Refuse(e fielderr.Error) {

@@ -21,7 +21,7 @@ func (d *Document) checkRules(path fielderr.Path, n *Node, f Field, v reflect.Va
 		v = v.Elem()
 	}
 	if f.Required && isEmpty(v) {
-		d.Report(path, fielderr.Error{Got: "an empty " + kindWord(v), Want: wantFilled(v)})
+		d.Report(path, fielderr.Error{Got: emptyWords(v), Want: wantFilled(v)})
 		return
 	}
 	for _, r := range f.Rules {
@@ -40,20 +40,20 @@ func isEmpty(v reflect.Value) bool {
 	return false
 }
 
-func kindWord(v reflect.Value) string {
+func emptyWords(v reflect.Value) string {
 	switch v.Kind() {
 	case reflect.String:
-		return "text"
+		return "empty text"
 	case reflect.Slice:
-		return "list"
+		return "an empty list"
 	}
-	return "mapping"
+	return "an empty mapping"
 }
 
 func wantFilled(v reflect.Value) string {
 	switch v.Kind() {
 	case reflect.String:
-		return "text"
+		return "some text"
 	case reflect.Slice:
 		return "at least one item"
 	}
@@ -65,7 +65,7 @@ func (r Rule) check(n *Node, v reflect.Value) *fielderr.Error {
 	switch r.Name {
 	case "nonempty":
 		if isEmpty(v) {
-			return &fielderr.Error{Got: "an empty " + kindWord(v), Want: wantFilled(v)}
+			return &fielderr.Error{Got: emptyWords(v), Want: wantFilled(v)}
 		}
 	case "name":
 		return CheckName(v.String())
