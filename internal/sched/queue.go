@@ -155,8 +155,8 @@ func (q *queue) rearm(now limit.Instant, wait time.Duration) {
 	if len(q.deadlines) > 0 && (at == 0 || q.deadlines[0].Deadline < at) {
 		at = q.deadlines[0].Deadline
 	}
-	if q.timerAt != 0 && q.timerAt > now && (at == 0 || q.timerAt <= at) {
-		return // fires early enough; it will be set again then
+	if q.timerAt != 0 && (at == 0 || q.timerAt <= at) {
+		return // fires early enough, or is due and about to; it will be set again then
 	}
 	q.timerAt = at
 	if at == 0 {

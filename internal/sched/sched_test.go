@@ -251,6 +251,23 @@ func TestBucketWakesByItself(t *testing.T) {
 	})
 }
 
+// TestNewcomerAtTheMomentOfARefill joins when the refill's timer is due but has not fired.
+func TestNewcomerAtTheMomentOfARefill(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, &bucket{rule: limit.BucketRule{Capacity: 1, FillAmount: 1, Interval: time.Second, Continuous: true}}, 0)
+		r.admit("first", "", "w", 1, 1, 0)
+		r.admit("head", "", "w", 1, 1, 0)
+		time.Sleep(time.Second - time.Microsecond)
+		late := &named{name: "late", r: r}
+		late.Tokens, late.Class, late.Stats, late.Resumer = 1, wfq.ClassKey{Workload: "w", Priority: 1}, r.s.Workload("w"), late
+		late.Deadline = now().Add(time.Hour)
+		r.s.Admit(&late.Waiter, now().Add(2*time.Microsecond))
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		r.want("first:1", "head:1", "late:1")
+	})
+}
+
 func TestSmallNewcomerThatComesFirstIsServedAtOnce(t *testing.T) {
 	c := &slots{max: 4, used: map[string]float64{}}
 	r := newRig(t, c, 0)
