@@ -4,6 +4,7 @@ package ledger
 
 import (
 	"context"
+	"sync"
 	"sync/atomic"
 
 	"github.com/sluice-project/sluice/internal/limit"
@@ -13,11 +14,14 @@ import (
 type memoryBuckets struct {
 	m     *Memory
 	id    LimiterID
-	rule  atomic.Pointer[limit.BucketRule] // written with all shards locked
 	count atomic.Int64
 	// sharing tells that keys may have been charged to the shared account since it was full last. It is
 	// set while their shards are locked, and cleared while the shared account's is.
 	sharing atomic.Bool
+	rules   [shardCount]*limit.BucketRule // each needs the lock of its shard
+
+	mu   sync.Mutex // locked before shards
+	rule limit.BucketRule
 }
 
 // overflowKey is the account that new keys share when there is no room for their own. A key that gets
@@ -30,8 +34,10 @@ func (m *Memory) Buckets(id LimiterID, rule limit.BucketRule) Buckets {
 	m.setsMu.Lock()
 	set := m.buckets[id]
 	if set == nil {
-		set = &memoryBuckets{m: m, id: id}
-		set.rule.Store(&rule)
+		set = &memoryBuckets{m: m, id: id, rule: rule}
+		for i := range set.rules {
+			set.rules[i] = &rule
+		}
 		count, sharing := m.takeFound(id, typBucket)
 		set.count.Store(count)
 		set.sharing.Store(sharing)
@@ -44,33 +50,35 @@ func (m *Memory) Buckets(id LimiterID, rule limit.BucketRule) Buckets {
 	return set
 }
 
-// Configure implements Buckets.
+// Configure implements Buckets. One shard after the other gets the new rule, so that takes go on.
 func (b *memoryBuckets) Configure(rule limit.BucketRule) {
-	if *b.rule.Load() == rule {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.rule == rule {
 		return
 	}
-	m := b.m
-	for i := range m.shards {
-		m.shards[i].mu.Lock()
+	b.rule = rule
+	for i := range b.m.shards {
+		b.configureShard(&b.m.shards[i], &rule)
 	}
-	old, now := b.rule.Load(), m.Now()
-	for i := range m.shards {
-		for _, e := range m.shards[i].table.entries {
-			if e == 0 {
-				continue
-			}
-			r := m.arena.at(uint32(e))
-			if r.typ == typBucket && r.limiter == uint64(b.id) {
-				bucket := r.bucket()
-				bucket.Rebase(old, &rule, now)
-				r.setBucket(bucket)
-			}
+}
+
+func (b *memoryBuckets) configureShard(s *shard, rule *limit.BucketRule) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old, now := b.rules[s.number], b.m.Now()
+	for _, e := range s.table.entries {
+		if e == 0 {
+			continue
+		}
+		r := b.m.arena.at(uint32(e))
+		if r.typ == typBucket && r.limiter == uint64(b.id) {
+			bucket := r.bucket()
+			bucket.Rebase(old, rule, now)
+			r.setBucket(bucket)
 		}
 	}
-	b.rule.Store(&rule)
-	for i := range m.shards {
-		m.shards[i].mu.Unlock()
-	}
+	b.rules[s.number] = rule
 }
 
 // Take implements Buckets. It never returns an error unless there is no room even for a shared account.
@@ -81,7 +89,7 @@ func (b *memoryBuckets) Take(_ context.Context, key string, n float64, now limit
 	s.mu.Lock()
 	i, _ := m.findLocked(s, h, typBucket, b.id, key)
 	if i == noRecord {
-		rule := b.rule.Load()
+		rule := b.rules[s.number]
 		if n > rule.Capacity || !limit.ValidTokens(n) { // do not create accounts for what can never be
 			s.mu.Unlock()
 			return Charge{Wait: limit.Never, Remaining: rule.Capacity, Limit: rule.Capacity}, nil
@@ -89,13 +97,13 @@ func (b *memoryBuckets) Take(_ context.Context, key string, n float64, now limit
 		i = b.createLocked(s, h, key)
 	}
 	if i != noRecord {
-		c := b.chargeLocked(i, n, now)
+		c := b.chargeLocked(s, i, n, now)
 		s.mu.Unlock()
 		return c, nil
 	}
 	s.mu.Unlock()
 	var c Charge
-	err := b.shared(h, key, now, func(i uint32) { c = b.chargeLocked(i, n, now) })
+	err := b.shared(h, key, now, func(s *shard, i uint32) { c = b.chargeLocked(s, i, n, now) })
 	return c, err
 }
 
@@ -112,8 +120,8 @@ func (b *memoryBuckets) createLocked(s *shard, h uint64, key string) uint32 {
 	return i
 }
 
-func (b *memoryBuckets) chargeLocked(i uint32, n float64, now limit.Instant) Charge {
-	rule, r := b.rule.Load(), b.m.arena.at(i)
+func (b *memoryBuckets) chargeLocked(s *shard, i uint32, n float64, now limit.Instant) Charge {
+	rule, r := b.rules[s.number], b.m.arena.at(i)
 	c := Charge{Limit: rule.Capacity}
 	bucket := r.bucket()
 	c.Wait, c.OK = bucket.Take(rule, now, n)
@@ -128,20 +136,22 @@ func (b *memoryBuckets) chargeLocked(i uint32, n float64, now limit.Instant) Cha
 
 // shared calls f with the account of a key that has none, its shard locked: with a new one if there is
 // room, which starts like the shared account; otherwise with the shared account.
-func (b *memoryBuckets) shared(h uint64, key string, now limit.Instant, f func(i uint32)) error {
+func (b *memoryBuckets) shared(h uint64, key string, now limit.Instant, f func(s *shard, i uint32)) error {
 	m, set := b.m, setID{b.id, typBucket}
 	ho := hash(m.seed, b.id, overflowKey)
 	s, so := m.shardOf(h), m.shardOf(ho)
 	lockBoth(s, so)
 	defer unlockBoth(s, so)
 	if i, _ := m.findLocked(s, h, typBucket, b.id, key); i != noRecord { // somebody was faster
-		f(i)
+		f(s, i)
 		return nil
 	}
 	var start limit.Bucket
 	over, _ := m.findLocked(so, ho, typBucket, b.id, overflowKey)
 	if over != noRecord {
-		if start = m.arena.at(over).bucket(); start.Full(b.rule.Load(), now) {
+		start = m.arena.at(over).bucket()
+		start.Rebase(b.rules[so.number], b.rules[s.number], now) // a Configure may be half done
+		if start.Full(b.rules[s.number], now) {
 			start = limit.Bucket{}
 		}
 	}
@@ -153,16 +163,17 @@ func (b *memoryBuckets) shared(h uint64, key string, now limit.Instant, f func(i
 	case over != noRecord:
 		b.sharing.Store(true)
 		m.shared.Add(1)
-		i = over
+		s, i = so, over
 	default:
 		if i, err = m.createLocked(so, ho, set, overflowKey, limit.Bucket{}, 0, noRecord); err != nil {
 			return err
 		}
+		s = so
 		b.sharing.Store(true)
 		b.count.Add(1)
 		m.shared.Add(1)
 	}
-	f(i)
+	f(s, i)
 	return nil
 }
 
@@ -178,19 +189,19 @@ func (b *memoryBuckets) Give(key string, n float64, now limit.Instant) {
 		i = b.createLocked(s, h, key)
 	}
 	if i != noRecord {
-		b.giveLocked(i, n, now)
+		b.giveLocked(s, i, n, now)
 	}
 	s.mu.Unlock()
 	if i == noRecord && n < 0 {
 		// The error, no room even for a shared account, is what the next Take returns.
-		_ = b.shared(h, key, now, func(i uint32) { b.giveLocked(i, n, now) })
+		_ = b.shared(h, key, now, func(s *shard, i uint32) { b.giveLocked(s, i, n, now) })
 	}
 }
 
-func (b *memoryBuckets) giveLocked(i uint32, n float64, now limit.Instant) {
+func (b *memoryBuckets) giveLocked(s *shard, i uint32, n float64, now limit.Instant) {
 	r := b.m.arena.at(i)
 	bucket := r.bucket()
-	bucket.Give(b.rule.Load(), now, n)
+	bucket.Give(b.rules[s.number], now, n)
 	r.setBucket(bucket)
 }
 
@@ -201,7 +212,7 @@ func (b *memoryBuckets) Level(key string, now limit.Instant) Charge {
 	s := m.shardOf(h)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	rule := b.rule.Load()
+	rule := b.rules[s.number]
 	c := Charge{Limit: rule.Capacity, Remaining: rule.Capacity}
 	if i, _ := m.findLocked(s, h, typBucket, b.id, key); i != noRecord {
 		bucket := m.arena.at(i).bucket()

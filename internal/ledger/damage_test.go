@@ -186,6 +186,21 @@ func TestCutFile(t *testing.T) {
 			}
 		}
 	}
+	// What once was larger is cut even where a chunk ends.
+	if m, err = open(t, append(bytes.Clone(data), make([]byte, chunkSize)...)); err != nil {
+		t.Fatal(err)
+	}
+	path := m.arena.file.Name()
+	if err := m.Close(); err != nil {
+		t.Fatal(err)
+	}
+	grown, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := open(t, grown[:len(data)]); err == nil || !strings.Contains(err.Error(), "cut short") {
+		t.Errorf("cut by a whole chunk: %v", err)
+	}
 	// Growing may have stopped anywhere.
 	for _, more := range []int{1, 4096, chunkSize - 1, chunkSize, chunkSize + 5} {
 		m, err := open(t, append(bytes.Clone(data), make([]byte, more)...))

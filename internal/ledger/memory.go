@@ -305,7 +305,7 @@ func (m *Memory) sweepLocked(s *shard, n int, pinned uint32, now limit.Instant) 
 		if i == noRecord || i == pinned {
 			continue
 		}
-		if r := m.arena.at(i); m.forgettable(r, now) {
+		if r := m.arena.at(i); m.forgettable(s, r, now) {
 			m.countAccount(r, -1)
 			t.removeAt(s.hand)
 			m.freeLocked(s, i)
@@ -315,8 +315,8 @@ func (m *Memory) sweepLocked(s *shard, n int, pinned uint32, now limit.Instant) 
 	return freed
 }
 
-// forgettable REQUIRES setsMu and the lock of the record's shard.
-func (m *Memory) forgettable(r *record, now limit.Instant) bool {
+// forgettable REQUIRES setsMu and the lock of the record's shard, s.
+func (m *Memory) forgettable(s *shard, r *record, now limit.Instant) bool {
 	switch r.typ {
 	case typSlots:
 		return r.t == 0 // nothing held
@@ -326,7 +326,7 @@ func (m *Memory) forgettable(r *record, now limit.Instant) bool {
 			return false // the limiter may be announced later; Forget drops it for good
 		}
 		b := r.bucket()
-		return b.Full(set.rule.Load(), now)
+		return b.Full(set.rules[s.number], now)
 	}
 	return false
 }
@@ -427,7 +427,7 @@ func (m *Memory) Each(f func(Account)) {
 		s.mu.Lock()
 		for _, e := range s.table.entries {
 			if e != 0 {
-				if acc, ok := m.read(m.arena.at(uint32(e)), now); ok {
+				if acc, ok := m.read(s, m.arena.at(uint32(e)), now); ok {
 					f(acc)
 				}
 			}
@@ -436,7 +436,7 @@ func (m *Memory) Each(f func(Account)) {
 	}
 }
 
-func (m *Memory) read(r *record, now limit.Instant) (Account, bool) {
+func (m *Memory) read(s *shard, r *record, now limit.Instant) (Account, bool) {
 	if r.typ == typHeld {
 		return Account{}, false
 	}
@@ -452,7 +452,7 @@ func (m *Memory) read(r *record, now limit.Instant) (Account, bool) {
 		if set == nil {
 			return acc, false
 		}
-		rule, b := set.rule.Load(), r.bucket()
+		rule, b := set.rules[s.number], r.bucket()
 		acc.Kind, acc.Limit = KindBucket, rule.Capacity
 		acc.Used = rule.Capacity - b.Level(rule, now)
 	case typSlots:

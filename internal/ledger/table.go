@@ -10,7 +10,7 @@ import (
 const shardCount = 64
 
 // shard holds a share of the accounts. Everything in it, and every record of its accounts, needs mu.
-// Lock order: shards by their number, then Memory.setsMu, then the arena's. Nothing is waited for or
+// Lock order: memoryBuckets.mu, shards by their number, Memory.setsMu, the arena's. Nothing is waited for or
 // called out to while holding one, and no I/O is done but growing the file.
 type shard struct {
 	mu     sync.Mutex
