@@ -48,6 +48,17 @@ func (c *slots) free(key string, n float64) {
 	c.mu.Unlock()
 }
 
+func (c *slots) check(t *testing.T) {
+	t.Helper()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for key, used := range c.used {
+		if used > c.max || used < 0 {
+			t.Fatalf("key %s has %v used of %v", key, used, c.max)
+		}
+	}
+}
+
 func (c *slots) set(max float64, err error) {
 	c.mu.Lock()
 	c.max, c.err = max, err
@@ -358,11 +369,7 @@ func TestNothingIsLost(t *testing.T) {
 						v.release(c)
 					}
 				}
-				for key, used := range c.used {
-					if used > c.max || used < 0 {
-						t.Fatalf("seed %d: key %s has %v used", seed, key, used)
-					}
-				}
+				c.check(t)
 			}
 			for r.s.Waiting() > 0 {
 				time.Sleep(time.Second)
