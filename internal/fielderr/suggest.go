@@ -33,7 +33,8 @@ const maxListed = 12
 
 // Suggest finds the candidate a person most likely meant by word: the same letters but for case, '-' and
 // '_', or else the fewest insertions, deletions, replacements and swaps of neighbours, at most one per
-// three letters (and always one). The first of equally near candidates wins. It costs
+// three letters (and always one), or else the only candidate that begins with word. The first of equally near
+// candidates wins. It costs
 // O(len(word)·len(candidate)) for each candidate.
 func Suggest(word string, candidates []string) (string, bool) {
 	if word == "" || len(word) > maxSuggest {
@@ -51,7 +52,25 @@ func Suggest(word string, candidates []string) (string, bool) {
 			best, bestDistance = c, d
 		}
 	}
+	if best == "" {
+		best = completion(word, candidates)
+	}
 	return best, best != ""
+}
+
+// completion is the only candidate that begins with word, which has at least three letters.
+func completion(word string, candidates []string) string {
+	found := ""
+	for _, c := range candidates {
+		if len(word) < 3 || !strings.HasPrefix(c, word) {
+			continue
+		}
+		if found != "" {
+			return ""
+		}
+		found = c
+	}
+	return found
 }
 
 // fold writes limitByLabelKey, limit-by-label-key and limit_by_label_key alike.
