@@ -30,9 +30,10 @@ func (trivial) End(context.Context, *flowv1.EndRequest) (*flowv1.EndResponse, er
 }
 
 func (trivial) Stream(stream grpc.BidiStreamingServer[flowv1.StreamRequest, flowv1.StreamResponse]) error {
+	m := new(flowv1.StreamRequest)
 	for {
-		m, err := stream.Recv()
-		if err != nil {
+		m.ResetVT() // reused, as the real server does
+		if err := stream.RecvMsg(m); err != nil {
 			return err
 		}
 		resp := &flowv1.StreamResponse{Verdicts: make([]*flowv1.StreamVerdict, len(m.Starts))}

@@ -168,10 +168,14 @@ func (f *Flow) End(opts ...EndOption) EndResult {
 	if len(f.token) == 0 {
 		return NothingToEnd
 	}
-	req := &flowv1.EndRequest{
-		Token:    f.token,
-		Duration: durationpb.New(min(time.Since(f.admittedAt), maxDuration)),
-	}
+	report := new(struct { // one allocation for both
+		req  flowv1.EndRequest
+		took durationpb.Duration
+	})
+	took := min(time.Since(f.admittedAt), maxDuration)
+	report.took.Seconds, report.took.Nanos = int64(took/time.Second), int32(took%time.Second)
+	req := &report.req
+	req.Token, req.Duration = f.token, &report.took
 	var o endOptions
 	for _, opt := range opts {
 		if opt != nil {

@@ -87,6 +87,7 @@ var (
 	errCallerGone  = errors.New("the context was cancelled")
 	errNoTimeLeft  = errors.New("the time to wait is over")
 	errQueueFull   = errors.New("too many flows wait in this client")
+	errNotSent     = errors.New("the flow could not be sent before the time to wait was over")
 	errNotAnswered = errors.New("the server took the flow and did not answer in time")
 	errStreamEnded = errors.New("the server closed the stream")
 )
@@ -186,8 +187,8 @@ func (c *Client) await(ctx context.Context, call *call) {
 func (c *Client) abandonLocked(call *call, why error) {
 	switch call.state {
 	case callQueued:
-		if why == errNoTimeLeft { //nolint:errorlint // our own value, not wrapped
-			why = fmt.Errorf("%w: %s: no connection before the time to wait was over", ErrUnavailable, c.addr)
+		if why == errNoTimeLeft && !(c.link.up && c.link.lastHeard.After(call.started)) { //nolint:errorlint // our own value, not wrapped
+			why = fmt.Errorf("%w: %s: %w", ErrUnavailable, c.addr, errNotSent)
 		}
 		c.finishLocked(call, answer{}, why)
 		c.dead++
