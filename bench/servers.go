@@ -5,83 +5,93 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"os"
-	"time"
+	"path/filepath"
 
 	"google.golang.org/grpc"
 
 	"github.com/sluice-project/sluice/api/codec"
 	flowv1 "github.com/sluice-project/sluice/api/gen/sluice/flow/v1"
-	"github.com/sluice-project/sluice/internal/flow"
-	"github.com/sluice-project/sluice/internal/label"
-	"github.com/sluice-project/sluice/internal/ledger"
-	"github.com/sluice-project/sluice/internal/limit"
-	"github.com/sluice-project/sluice/internal/rpc"
+	"github.com/sluice-project/sluice/internal/app"
+	"github.com/sluice-project/sluice/internal/config"
 )
 
 var serverNames = []string{"echo", "echo-vt", "sluice"}
 
 // runServer serves until it is killed. It prints its address first.
 func runServer(name string) error {
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return err
+	if name == "sluice" {
+		return runProduct()
 	}
 	var opts []grpc.ServerOption
-	var service flowv1.FlowServiceServer = echo{}
 	switch name {
 	case "echo":
 	case "echo-vt":
 		opts = append(opts, grpc.ForceServerCodecV2(codec.Codec{}))
-	case "sluice":
-		engine, err := newEngine()
-		if err != nil {
-			return err
-		}
-		service = rpc.NewFlowService(engine)
-		opts = append(opts, rpc.HotServerOptions()...)
 	default:
 		return fmt.Errorf("unknown server %q", name)
 	}
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
 	s := grpc.NewServer(opts...)
-	flowv1.RegisterFlowServiceServer(s, service)
+	flowv1.RegisterFlowServiceServer(s, echo{})
 	fmt.Println(lis.Addr())
-	os.Stdout.Sync()
 	return s.Serve(lis)
 }
 
-// newEngine has one rate limiter by user that never denies and one scheduler at another control point, in a durable ledger like the product's.
-func newEngine() (*flow.Engine, error) {
+// runProduct is `sluice serve` as it ships, with two policies: a rate limiter by user that never denies,
+// and at another control point the scheduler of the reference scenario.
+func runProduct() error {
 	dir, err := os.MkdirTemp("", "sluice-bench")
 	if err != nil {
-		return nil, err
+		return err
 	}
-	m, err := ledger.NewMemory(ledger.Config{Dir: dir})
+	policies := filepath.Join(dir, "policies")
+	if err := os.Mkdir(policies, 0o755); err != nil {
+		return err
+	}
+	for name, text := range map[string]string{"rate.yaml": ratePolicy, "queue.yaml": queuePolicy} {
+		if err := os.WriteFile(filepath.Join(policies, name), []byte(text), 0o600); err != nil {
+			return err
+		}
+	}
+	c := config.Default()
+	c.Listen, c.DataDir, c.PolicyDir = "127.0.0.1:0", filepath.Join(dir, "data"), policies
+	a, err := app.Start(context.Background(), c, app.Options{LogTo: io.Discard})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	e, err := flow.New(flow.Config{Authority: m, TokenKey: make([]byte, flow.TokenKeySize)})
-	if err != nil {
-		return nil, err
-	}
-	return e, e.Publish([]*flow.LimiterSpec{{
-		ID: 1, Policy: "bench", Component: "root.0", Kind: flow.RateLimiter, DeniedStatus: 429,
-		Selectors: []flow.Selector{{ControlPoint: "bench"}}, LimitBy: "user", TokensKey: "cost",
-		Bucket: limit.BucketRule{Capacity: 1e12, FillAmount: 1e12, Interval: time.Second, Continuous: true},
-	}, {
-		ID: 2, Policy: "bench-queue", Component: "root.0", Kind: flow.ConcurrencyScheduler, DeniedStatus: 503,
-		Selectors: []flow.Selector{{ControlPoint: "queue"}},
-		Slots:     ledger.SlotRule{Max: 2, MaxInFlight: time.Minute},
-		Scheduler: &flow.SchedulerSpec{
-			Default: flow.WorkloadSpec{Name: "default", Priority: 1, Tokens: 1},
-			Workloads: []flow.WorkloadSpec{
-				{Name: "paid", Match: label.Equal("tier", "paid"), Priority: 5, Tokens: 1},
-				{Name: "free", Match: label.Equal("tier", "free"), Priority: 1, Tokens: 1},
-			},
-		},
-	}})
+	fmt.Println(a.Addr())
+	return a.Wait()
 }
+
+const ratePolicy = `blueprint: rate-limiting/base
+policy:
+  policy_name: bench
+  rate_limiter:
+    bucket_capacity: 9000000000000000
+    fill_amount: 9000000000000000
+    selectors: [{control_point: bench}]
+    parameters: {interval: 1s, limit_by_label_key: user}
+    request_parameters: {tokens_label_key: cost}
+`
+
+const queuePolicy = `blueprint: concurrency-scheduling/base
+policy:
+  policy_name: bench-queue
+  concurrency_scheduler:
+    max_concurrency: 2
+    selectors: [{control_point: queue}]
+    concurrency_limiter: {max_inflight_duration: 60s}
+    scheduler:
+      workloads:
+        - {name: paid, label_matcher: {match_labels: {tier: paid}}, parameters: {priority: 5}}
+        - {name: free, label_matcher: {match_labels: {tier: free}}, parameters: {priority: 1}}
+`
 
 // echo answers every flow with a constant of the size of a real answer.
 type echo struct {
