@@ -137,8 +137,8 @@ func (a *arena) release(records ...uint32) {
 	a.mu.Unlock()
 }
 
-// sync writes everything to disk and lets the file grow again. It returns the error that kept it from
-// growing since the last time, or from being written.
+// sync writes everything to disk and lets the file grow again, ahead of need if it can. It returns the
+// error that kept it from growing since the last time, or from being written.
 func (a *arena) sync(now limit.Instant) error {
 	if a.file == nil {
 		return nil
@@ -147,6 +147,11 @@ func (a *arena) sync(now limit.Instant) error {
 	n := len(*a.chunks.Load())
 	growErr := a.growErr
 	a.growErr = nil
+	if a.available() < chunkRecords/2 && a.len() < a.max {
+		if err := a.grow(); err != nil {
+			growErr = err
+		}
+	}
 	a.mu.Unlock()
 	if err := a.file.Sync(); err != nil { // writes dirty mapped pages too
 		return errors.Join(growErr, fmt.Errorf("write accounts file: %w", err))
