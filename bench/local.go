@@ -33,7 +33,7 @@ var micros = []micro{
 	{"bare hand-off to a goroutine and back", "internal/sched", "BenchmarkWake/channel$", "ns/op", "floor"},
 	{"waking a waiting flow, and back", "internal/sched", "BenchmarkWake/scheduler$", "ns/op", "<= floor + 1,000 ns"},
 	{"memory of an account", "internal/ledger", "BenchmarkAccountMemory$", "B/account", "<= 100 B"},
-	{"memory of a waiting flow", "internal/sched", "BenchmarkWaitingMemory$", "B/flow", "<= 1,500 B"},
+	{"memory of a waiting flow", "internal/flow", "BenchmarkWaitingFlowMemory$", "B/flow", "<= 1,500 B"},
 }
 
 // runMicros runs the benchmarks of each package once, in one go.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -154,4 +155,35 @@ func BenchmarkMedian100Policies(b *testing.B) {
 	slices.Sort(took)
 	b.ReportMetric(float64(took[len(took)/2]), "p50-ns")
 	b.ReportMetric(float64(took[len(took)*99/100]), "p99-ns")
+}
+
+type silent struct{}
+
+func (silent) Decided(*Flow) {}
+
+// BenchmarkWaitingFlowMemory reports what a flow takes while it waits, everything included but the
+// connection it came by. Target: 1.5 KB.
+func BenchmarkWaitingFlowMemory(b *testing.B) {
+	const n = 50_000
+	heap := func() uint64 {
+		runtime.GC()
+		var s runtime.MemStats
+		runtime.ReadMemStats(&s)
+		return s.HeapAlloc
+	}
+	for b.Loop() {
+		e := newEngine(b, slotSpec(ConcurrencyScheduler, 1, "cp", "", 1))
+		held := e.Start(context.Background(), &Request{ControlPoint: "cp"})
+		before := heap()
+		flows := make([]*Flow, n)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Hour)
+		for i := range flows {
+			labels := map[string]string{"priority": fmt.Sprint(1 + i%5)}
+			flows[i], _ = e.Begin(ctx, &Request{ControlPoint: "cp", Labels: labels, QueueTimeout: -1}, silent{})
+		}
+		b.ReportMetric(float64(heap()-before)/n, "B/flow")
+		runtime.KeepAlive(flows)
+		runtime.KeepAlive(held)
+		cancel()
+	}
 }

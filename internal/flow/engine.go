@@ -77,7 +77,7 @@ func New(cfg Config) (*Engine, error) {
 	e.limiters.Store(&map[ledger.LimiterID]*limiter{})
 	e.nonce.init()
 	e.pool.New = func() any {
-		return &Flow{ready: make(chan struct{}, 1), stripe: int(e.stripe.Add(1)) & (stripes - 1)}
+		return &Flow{stripe: int(e.stripe.Add(1)) & (stripes - 1)}
 	}
 	e.snapshot.Store(&snapshot{points: map[string]*controlPoint{}})
 	e.overflow = &controlPoint{name: "(other)", stats: newPointStats("(other)")}

@@ -60,7 +60,7 @@ type charge struct {
 }
 
 // inlineCharges is how many charges a Flow holds without allocating.
-const inlineCharges = 8
+const inlineCharges = 6
 
 // Flow is one flow from Start to End. Flows are pooled: after Free or End it must not be touched. Its
 // methods are not for concurrent use, except Cancel.
@@ -92,10 +92,10 @@ type Flow struct {
 	waitingAt *limiter
 	cancelled bool
 
-	ready       chan struct{} // for Start
+	ready       chan struct{} // for Start; nil in flows that never blocked
 	chargeBuf   [inlineCharges]charge
-	valueBuf    [16]label.Value
-	bitsBuf     [4]uint64
+	valueBuf    [12]label.Value
+	bitsBuf     [2]uint64
 	stageTokens float64
 	stageCarry  bool
 }
@@ -162,6 +162,9 @@ func (e *Engine) Begin(ctx context.Context, r *Request, listener Listener) (f *F
 	f.engine, f.started, f.listener = e, now, listener
 	f.noEnd, f.explain, f.services, f.Tag = r.NoEnd, r.Explain, r.Services, r.Tag
 	f.charges = f.chargeBuf[:0]
+	if listener == nil && f.ready == nil {
+		f.ready = make(chan struct{}, 1)
+	}
 	if deadline, ok := ctx.Deadline(); ok {
 		f.deadline = max(now.Add(time.Until(deadline)), 1)
 	}
