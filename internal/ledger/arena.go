@@ -137,20 +137,18 @@ func (a *arena) release(records ...uint32) {
 	a.mu.Unlock()
 }
 
-// sync writes everything to disk and lets the file grow again, ahead of need if it can. It returns the
-// error that kept it from growing since the last time, or from being written.
+// sync writes everything to disk and lets the file grow again, ahead of need if it can. It returns
+// what keeps it from growing, or from being written.
 func (a *arena) sync(now limit.Instant) error {
 	if a.file == nil {
 		return nil
 	}
 	a.mu.Lock()
 	n := len(*a.chunks.Load())
-	growErr := a.growErr
+	var growErr error
 	a.growErr = nil
 	if a.available() < chunkRecords/2 && a.len() < a.max {
-		if err := a.grow(); err != nil {
-			growErr = err
-		}
+		growErr = a.grow()
 	}
 	a.mu.Unlock()
 	if err := a.file.Sync(); err != nil { // writes dirty mapped pages too
