@@ -68,7 +68,7 @@ func Main(ctx context.Context, env Env) int {
 	case errors.As(err, &code):
 		return int(code)
 	}
-	fmt.Fprintf(env.Stderr, "sluice: %s\n", strings.TrimSuffix(explain(err), "\n"))
+	fmt.Fprintf(env.Stderr, "sluice: %s\n", strings.TrimSuffix(err.Error(), "\n"))
 	return exitError
 }
 
@@ -88,17 +88,20 @@ priority, changed at run time by policies.`,
   sluice demo mistral --output report              # see what it is good for`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		Args:          cobra.NoArgs,
 		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	root.SetIn(env.Stdin)
 	root.SetOut(env.Stdout)
 	root.SetErr(env.Stderr)
-	root.CompletionOptions.DisableDefaultCmd = true
+	g := &globals{env: env}
+	g.register(root)
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return fmt.Errorf("%w; see %s --help", err, c.CommandPath())
 	})
-	root.SetHelpCommand(&cobra.Command{Use: "no-help", Hidden: true})
-	root.AddCommand(newServe(env), newVersion(env))
+	root.AddCommand(
+		newServe(env), newCheck(g), newTop(g), newPolicy(g), newBlueprint(g), newDemo(g), newHealth(g), newVersion(g),
+	)
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd(env.Args...)
 	return root
 }

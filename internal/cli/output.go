@@ -3,23 +3,35 @@
 package cli
 
 import (
-	"cmp"
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
+	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
+	"time"
+	"unicode"
 
 	"github.com/goccy/go-yaml"
-	"github.com/spf13/cobra"
+
+	"github.com/sluice-project/sluice/internal/fielderr"
 )
 
 var outputs = []string{"table", "json", "yaml"}
 
-// addOutput adds --output, whose default is SLUICE_OUTPUT.
-func addOutput(c *cobra.Command, output *string, env Env) {
-	c.Flags().StringVarP(output, "output", "o", cmp.Or(env.lookup("SLUICE_OUTPUT"), "table"), "table, json or yaml (or SLUICE_OUTPUT)")
-	must(c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(outputs, cobra.ShellCompDirectiveNoFileComp)))
+// checkOutput refuses a format before anything is done.
+func checkOutput(output string) error {
+	if slices.Contains(outputs, output) {
+		return nil
+	}
+	text := fmt.Sprintf("--output: got %q, want %s", output, strings.Join(outputs, ", "))
+	if hint := fielderr.DidYouMean(output, outputs); hint != "" {
+		text += "; " + hint
+	}
+	return fmt.Errorf("%s", text)
 }
 
 // must is for mistakes in this package, which the first run of any command shows.
@@ -45,14 +57,26 @@ func print(w io.Writer, output string, v any, table func()) error {
 		if err != nil {
 			return err
 		}
-		text, err = yaml.JSONToYAML(text)
-		if err != nil {
-			return err
+		return printJSON(w, output, text)
+	}
+	return checkOutput(output)
+}
+
+// printJSON writes JSON, indented or as YAML.
+func printJSON(w io.Writer, output string, text []byte) (err error) {
+	var out bytes.Buffer
+	if output == "yaml" {
+		if text, err = yaml.JSONToYAML(text); err == nil {
+			_, err = w.Write(text)
 		}
-		_, err = w.Write(text)
 		return err
 	}
-	return fmt.Errorf("--output: got %q, want %s", output, strings.Join(outputs, ", "))
+	if err := json.Indent(&out, text, "", "  "); err != nil {
+		return err
+	}
+	out.WriteByte('\n')
+	_, err = w.Write(out.Bytes())
+	return err
 }
 
 // table aligns rows, whose cells are separated by tabs.
@@ -63,4 +87,52 @@ func table(w io.Writer, header string, rows []string) {
 		fmt.Fprintln(t, r)
 	}
 	_ = t.Flush() // nobody to tell when the terminal is gone
+}
+
+// clean makes text from elsewhere safe for a terminal: a label must not move the cursor.
+func clean(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return '·'
+	}, s)
+}
+
+// number prints a figure in at most about seven characters.
+func number(f float64) string {
+	switch abs := math.Abs(f); {
+	case abs < 1e-9:
+		return "0"
+	case abs >= 1e15:
+		return strconv.FormatFloat(f, 'g', 3, 64)
+	case abs >= 1e9:
+		return strconv.FormatFloat(f/1e9, 'f', 1, 64) + "G"
+	case abs >= 1e6:
+		return strconv.FormatFloat(f/1e6, 'f', 1, 64) + "M"
+	case abs >= 1e4:
+		return strconv.FormatFloat(f/1e3, 'f', 1, 64) + "k"
+	case abs >= 100 || f == math.Trunc(f):
+		return strconv.FormatFloat(f, 'f', 0, 64)
+	}
+	return strconv.FormatFloat(f, 'g', 3, 64)
+}
+
+// seconds prints a length of time with three digits.
+func seconds(s float64) string {
+	d := time.Duration(min(s, 1e9) * float64(time.Second))
+	switch {
+	case d >= time.Minute:
+		return d.Round(time.Second).String()
+	case d >= time.Second:
+		return d.Round(10 * time.Millisecond).String()
+	}
+	return d.Round(10 * time.Microsecond).String()
+}
+
+func plural(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
 }

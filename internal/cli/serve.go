@@ -118,13 +118,6 @@ func warningsOf(l fielderr.List) []string {
 	return out
 }
 
-func plural(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return fmt.Sprintf("%d %ss", n, what)
-}
-
 // banner says where to go and what to type next.
 func banner(w io.Writer, a *app.App) {
 	fmt.Fprintf(w, "\nSluice %s is ready: open %s\n", version.Get(), a.URL())

@@ -4,32 +4,23 @@ package cli
 
 import (
 	"fmt"
-	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/sluice-project/sluice/internal/version"
 )
 
-func newVersion(env Env) *cobra.Command {
-	var output string
-	c := &cobra.Command{
+func newVersion(g *globals) *cobra.Command {
+	return &cobra.Command{
 		Use:     "version",
-		Short:   "Print the version",
+		Short:   "Print the version of this program",
 		Args:    cobra.NoArgs,
 		Example: "  sluice version\n  sluice version --output json",
 		RunE: func(*cobra.Command, []string) error {
 			v := version.Get()
-			return print(env.Stdout, output, v, func() {
-				fmt.Fprintf(env.Stdout, "sluice %s %s %s\n", v, v.Go, v.Platform)
+			return print(g.env.Stdout, g.output, v, func() {
+				fmt.Fprintf(g.env.Stdout, "sluice %s, %s, %s\n", v, v.Go, v.Platform)
 			})
 		},
 	}
-	addOutput(c, &output, env)
-	return c
-}
-
-// explain is the message of an error; it never is more than what to know and what to do.
-func explain(err error) string {
-	return strings.TrimPrefix(err.Error(), "sluice: ")
 }

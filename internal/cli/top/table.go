@@ -16,7 +16,7 @@ const gap = "  "
 
 // Cells that a bar may take, without the text beside it.
 const (
-	shortestBar = 4
+	shortestBar = 6
 	longestBar  = 24
 )
 
@@ -101,6 +101,7 @@ type placed struct {
 	column
 	index, width int
 	text         int // cells of the widest text
+	headWidth    int // cells of the heading, with its sort mark
 }
 
 // layout chooses columns and widths for a line of width cells. When even the columns that never drop do
@@ -130,11 +131,14 @@ func (t table) layout(width int) []placed {
 
 // place gives column i the width at which nothing of it is cut.
 func (t table) place(i int, c column) placed {
-	p := placed{column: c, index: i}
+	p := placed{column: c, index: i, headWidth: lipgloss.Width(c.head)}
+	if slices.Contains(t.sorts, i) {
+		p.headWidth++ // for the mark
+	}
 	for _, r := range t.rows {
 		p.text = max(p.text, lipgloss.Width(r[i].text))
 	}
-	p.width = max(lipgloss.Width(c.head)+1, c.least, p.text) // one more for the sort mark
+	p.width = max(p.headWidth, c.least, p.text)
 	if c.kind == barColumn {
 		p.width = max(p.width, longestBar+1+p.text)
 	}
@@ -146,7 +150,7 @@ func (c placed) smallest() int {
 	case textColumn:
 		return min(c.width, c.least)
 	case barColumn:
-		return max(shortestBar+1+c.text, lipgloss.Width(c.head)+1)
+		return max(shortestBar+1+c.text, c.headWidth)
 	}
 	return c.width
 }
