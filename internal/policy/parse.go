@@ -72,12 +72,12 @@ func ParseNode(doc *strict.Document, src Source) (*Document, error) {
 
 // objectName reads metadata.name, which Kubernetes calls required as well.
 func objectName(doc *strict.Document, o *ObjectDocument) string {
-	value, ok := o.Metadata["name"]
-	if !ok {
+	value := o.Metadata["name"]
+	if value == nil {
 		doc.ReportAbsence("metadata", "name", fielderr.Error{Message: "missing", Want: "the name of the policy"})
 	}
 	name, isText := value.(string)
-	if ok && !isText {
+	if value != nil && !isText {
 		doc.Report("metadata.name", fielderr.Error{Got: fmt.Sprint(value), Want: "text"})
 	}
 	if problem := strict.CheckName(name); isText && problem != nil {

@@ -126,7 +126,7 @@ var problems = map[string][]string{
 		`3:1: metadata.name: missing; want the name of the policy`,
 	},
 	"object.yaml": {
-		`1:13: apiVersion: got text "fluxninja.com/v1", want one of fluxninja.com/v1alpha1`,
+		`1:13: apiVersion: got text "fluxninja.com/v1", want one of fluxninja.com/v1alpha1; did you mean "fluxninja.com/v1alpha1"?`,
 		`2:7: kind: got text "policy", want one of Policy; did you mean "Policy"?`,
 		`4:9: metadata.name: got text "My_Policy", want lower-case letters, digits, '-' and '.', beginning and ending with a letter or digit; did you mean "my-policy"?`,
 		`6:3: spec.circuits: unknown field; did you mean "circuit"?`,

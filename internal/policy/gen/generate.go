@@ -9,6 +9,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
@@ -43,9 +44,40 @@ func generate(root string) (map[string][]byte, error) {
 		}
 		files[name+".values.yaml"] = valuesFile(docs, b)
 	}
-	files["docs/reference/policy.md"] = policyReference(docs)
-	files["docs/reference/blueprints.md"] = blueprintReference(docs, files)
+	policies, values, err := readExamples(filepath.Join(root, "internal", "policy", "testdata", "good"))
+	if err != nil {
+		return nil, err
+	}
+	files["docs/reference/policy.md"] = append(policyReference(docs), policies...)
+	files["docs/reference/blueprints.md"] = append(blueprintReference(docs, files), values...)
 	return files, nil
+}
+
+// readExamples returns the examples as sections of Markdown: policies, and values of blueprints. The tests
+// of the policy language parse the same files.
+func readExamples(dir string) (policies, values []byte, err error) {
+	names, err := filepath.Glob(filepath.Join(dir, "*"))
+	if err != nil {
+		return nil, nil, fmt.Errorf("list %s: %w", dir, err)
+	}
+	policies, values = []byte("\n## Examples\n"), []byte("\n## More examples\n")
+	for _, name := range names {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			return nil, nil, fmt.Errorf("read example: %w", err)
+		}
+		doc, err := blueprint.Parse(policy.Source{File: name, Text: text})
+		if err != nil {
+			return nil, nil, err
+		}
+		section := fmt.Appendf(nil, "\n```%s\n%s```\n", strings.TrimPrefix(filepath.Ext(name), "."), text)
+		if doc.Blueprint == "" {
+			policies = append(policies, section...)
+		} else {
+			values = append(values, section...)
+		}
+	}
+	return policies, values, nil
 }
 
 func dotted(blueprint string) string { return strings.ReplaceAll(blueprint, "/", ".") }
@@ -109,7 +141,6 @@ func (c comments) add(decl *ast.GenDecl, spec *ast.TypeSpec) {
 
 func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }
 
-// ofType is the comment of a type, without its first words "Name is", which repeat the heading.
 func (c comments) ofType(t reflect.Type) string { return c[typeName(t)] }
 
 func (c comments) ofField(owner reflect.Type, field string) string {

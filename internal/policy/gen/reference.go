@@ -82,7 +82,11 @@ func heading(t reflect.Type) string {
 func anchor(t reflect.Type) string { return strings.ToLower(t.Name()) }
 
 func (r *reference) section(t reflect.Type) {
-	fmt.Fprintf(&r.out, "\n## %s\n\n%s\n\n", heading(t), r.docs.ofType(t))
+	text := r.docs.ofType(t)
+	if t == plainType {
+		text = "A" + strings.TrimPrefix(text, typeName(t)+" is a")
+	}
+	fmt.Fprintf(&r.out, "\n## %s\n\n%s\n\n", heading(t), text)
 	r.table(t)
 }
 

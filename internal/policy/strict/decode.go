@@ -69,7 +69,9 @@ func (d *Document) decode(path fielderr.Path, n *Node, v reflect.Value) {
 		d.decodeMap(path, n, v)
 	case reflect.Interface:
 		d.reportDuplicates(path, n)
-		v.Set(reflect.ValueOf(n.Value()))
+		if value := n.Value(); value != nil {
+			v.Set(reflect.ValueOf(value))
+		}
 	default:
 		if problem := setBasic(v, n); problem != nil {
 			problem.Got = n.Describe()

@@ -109,8 +109,8 @@ func (d *Document) reportAt(path fielderr.Path, line, column int, e fielderr.Err
 	if d.full && e.Severity == fielderr.Refused {
 		return
 	}
-	e.Path = path.String()
-	e.File = d.File
+	e.File, e.Path, e.Got = d.File, clip(path.String()), clip(e.Got)
+	e.Message, e.Hint = clip(e.Message), clip(e.Hint)
 	if e.Line == 0 {
 		e.Line, e.Column = line, column
 	}
@@ -121,6 +121,16 @@ func (d *Document) reportAt(path fielderr.Path, line, column int, e fielderr.Err
 		d.found = append(d.found, &fielderr.Error{File: d.File, Line: len(d.lines), Column: 1,
 			Message: fmt.Sprintf("more than %d problems; the rest is not shown", maxErrors)})
 	}
+}
+
+// maxWords bounds each part of a problem: keys and values in it are as long as their author likes.
+const maxWords = 600
+
+func clip(s string) string {
+	if len(s) <= maxWords {
+		return s
+	}
+	return strings.ToValidUTF8(s[:maxWords], "") + "…"
 }
 
 // find returns the node at path, or the nearest one around it.
