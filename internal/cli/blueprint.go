@@ -75,7 +75,7 @@ func newBlueprintList(g *globals) *cobra.Command {
 				list = append(list, e)
 				rows = append(rows, e.Name+"\t"+e.Summary)
 			}
-			return print(g.env.Stdout, g.output, list, func() { table(g.env.Stdout, "NAME\tWHAT IT DOES", rows) })
+			return show(g.env.Stdout, g.output, list, func() { table(g.env.Stdout, "NAME\tWHAT IT DOES", rows) })
 		},
 	}
 }
@@ -111,7 +111,7 @@ func newBlueprintShow(g *globals) *cobra.Command {
 				Parameters  []parameter `json:"parameters"`
 				Example     string      `json:"example"`
 			}{b.Name, b.Title, b.Description, fromParameters(described.GetParameters()), b.Example}
-			return print(g.env.Stdout, g.output, out, func() {
+			return show(g.env.Stdout, g.output, out, func() {
 				w := g.env.Stdout
 				fmt.Fprintf(w, "%s: %s\n\n%s\n\nParameters (* must be given):\n", b.Title, b.Name, b.Description)
 				for _, p := range out.Parameters {

@@ -134,7 +134,7 @@ func runCheck(ctx context.Context, g *globals, point string, f checkFlags) error
 		return r.explain(err)
 	}
 	result := fromVerdict(point, got.Msg)
-	if err := print(g.env.Stdout, g.output, result, func() { result.write(g.env.Stdout) }); err != nil {
+	if err := show(g.env.Stdout, g.output, result, func() { result.write(g.env.Stdout) }); err != nil {
 		return err
 	}
 	if result.Verdict != "admit" {

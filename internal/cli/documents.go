@@ -207,7 +207,7 @@ func validate(g *globals, f documentFlags, sources []source) error {
 			result.Diagnostics = append(result.Diagnostics, diagnostic{File: s.name, Message: err.Error(), Severity: "error"})
 		}
 	}
-	err := print(g.env.Stdout, g.output, result, func() {
+	err := show(g.env.Stdout, g.output, result, func() {
 		for _, d := range result.Diagnostics {
 			d.write(g.env.Stderr)
 		}
@@ -308,7 +308,7 @@ func writeApplied(g *globals, applied []policyInfo, dryRun bool) error {
 	if len(applied) == 0 {
 		return nil
 	}
-	return print(g.env.Stdout, g.output, applied, func() {
+	return show(g.env.Stdout, g.output, applied, func() {
 		for _, p := range applied {
 			for _, w := range p.Warnings {
 				w.write(g.env.Stderr)

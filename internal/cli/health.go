@@ -35,7 +35,7 @@ It needs no token, so it suits health checks of containers.`,
 			if err := r.ready(c.Context(), wait); err != nil {
 				return err
 			}
-			return print(g.env.Stdout, g.output, state, func() { fmt.Fprintln(g.env.Stdout, "ready") })
+			return show(g.env.Stdout, g.output, state, func() { fmt.Fprintln(g.env.Stdout, "ready") })
 		},
 	}
 	c.Flags().DurationVar(&wait, "wait", 0, "how long to wait for the server to become ready")

@@ -41,8 +41,8 @@ func must(err error) {
 	}
 }
 
-// print writes v as JSON or YAML with the field names of its json tags, or calls table.
-func print(w io.Writer, output string, v any, table func()) error {
+// show writes v as JSON or YAML with the field names of its json tags, or calls table.
+func show(w io.Writer, output string, v any, table func()) error {
 	switch output {
 	case "table":
 		table()

@@ -131,7 +131,7 @@ func newList(g *globals) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return print(g.env.Stdout, g.output, list, func() { writeList(g, list) })
+				return show(g.env.Stdout, g.output, list, func() { writeList(g, list) })
 			})
 		},
 	}
@@ -195,7 +195,7 @@ With -o yaml only the document is printed, as it was applied; with -o json every
 					fmt.Fprint(g.env.Stdout, p.Document)
 					return nil
 				}
-				return print(g.env.Stdout, g.output, p, func() { writePolicy(g, p) })
+				return show(g.env.Stdout, g.output, p, func() { writePolicy(g, p) })
 			})
 		},
 	}
@@ -244,7 +244,7 @@ func newHistory(g *globals) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return print(g.env.Stdout, g.output, list, func() { writeHistory(g, list) })
+				return show(g.env.Stdout, g.output, list, func() { writeHistory(g, list) })
 			})
 		},
 	}
@@ -300,7 +300,7 @@ comes back. Without --to-version it is the version before the newest.`,
 					return err
 				}
 				p := fromPolicy(got.GetPolicy())
-				return print(g.env.Stdout, g.output, p, func() {
+				return show(g.env.Stdout, g.output, p, func() {
 					fmt.Fprintf(g.env.Stdout, "policy %s is rolled back: version %d is in force\n", clean(p.Name), p.Version)
 				})
 			})
@@ -341,7 +341,7 @@ with the counts its limits had, if that is within the hour.`,
 					}
 					deleted = append(deleted, fromPolicy(got.GetPolicy()))
 				}
-				return errors.Join(print(g.env.Stdout, g.output, deleted, func() {
+				return errors.Join(show(g.env.Stdout, g.output, deleted, func() {
 					for _, p := range deleted {
 						fmt.Fprintf(g.env.Stdout, "policy %s is deleted (version %d records it)\n", clean(p.Name), p.Version)
 					}

@@ -18,7 +18,7 @@ func newVersion(g *globals) *cobra.Command {
 		Example: "  sluice version\n  sluice version --output json",
 		RunE: func(*cobra.Command, []string) error {
 			v := version.Get()
-			return print(g.env.Stdout, g.output, v, func() {
+			return show(g.env.Stdout, g.output, v, func() {
 				fmt.Fprintf(g.env.Stdout, "sluice %s, %s, %s\n", v, v.Go, v.Platform)
 			})
 		},

@@ -84,18 +84,32 @@ func (l *loader) file(path string) error {
 	if err != nil {
 		return fmt.Errorf("read the configuration file: %w", err)
 	}
+	if isBlank(string(text)) {
+		return nil
+	}
 	doc, err := strict.Parse(path, text)
 	if err != nil {
+		var mistakes fielderr.List
+		if errors.As(err, &mistakes) {
+			return hideSecrets(mistakes)
+		}
 		return err
-	}
-	if doc.Root.Kind == strict.Null {
-		return nil // empty, or nothing but comments
 	}
 	doc.Decode("", doc.Root, &l.config)
 	refused, warnings := doc.Problems()
 	l.problems, l.warnings = hideSecrets(refused), hideSecrets(warnings)
 	l.root, l.path = doc.Root, path
 	return nil
+}
+
+// isBlank tells whether a file has nothing but comments, which sets nothing.
+func isBlank(text string) bool {
+	for line := range strings.Lines(text) {
+		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {
+			return false
+		}
+	}
+	return true
 }
 
 // clientVars are read by the commands that talk to a server.
@@ -252,10 +266,7 @@ func nodeAt(n *strict.Node, path string) *strict.Node {
 func hideSecrets(l fielderr.List) fielderr.List {
 	for _, p := range l {
 		if p.Path == "" || strings.HasPrefix(p.Path, "auth") {
-			p.Excerpt = ""
-		}
-		if strings.HasPrefix(p.Path, "auth.tokens") {
-			p.Got = ""
+			p.Excerpt, p.Got = "", ""
 		}
 	}
 	return l

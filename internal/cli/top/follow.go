@@ -27,11 +27,8 @@ const patience = 10 * time.Second
 // overviewMsg brings an overview.
 type overviewMsg struct{ overview *observev1.Overview }
 
-// awayMsg says that the server is away; retry is the pause before the next attempt.
-type awayMsg struct {
-	err   error
-	retry time.Duration
-}
+// awayMsg says that the server is away, and why. We try again by ourselves.
+type awayMsg struct{ err error }
 
 // errEnded stands for a stream that ended without an error.
 var errEnded = errors.New("the server ended the stream")
@@ -51,7 +48,7 @@ func follow(ctx context.Context, cfg Config, emit func(tea.Msg)) error {
 		if !seen && hopeless(err) {
 			return fmt.Errorf("watch %s: %w", cfg.Server, err)
 		}
-		emit(awayMsg{err, pause})
+		emit(awayMsg{err})
 		select {
 		case <-ctx.Done():
 			return nil

@@ -24,7 +24,7 @@ type model struct {
 	shown   bool                // an overview came
 	tables  [panes]table        // of the frame on screen: newest, or the one at the pause
 	frame   frame
-	away    *awayMsg // why the data is old; nil: it is not
+	away    error // why the data is old; nil: it is not
 	paused  bool
 	help    bool
 	focus   pane
@@ -53,7 +53,7 @@ func (m model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 			m.show()
 		}
 	case awayMsg:
-		m.away = &msg
+		m.away = msg.err
 	case tea.KeyPressMsg:
 		return m.press(msg.String())
 	}

@@ -232,7 +232,7 @@ func gauge(f cell, c placed, paint painter) string {
 		return paint(dimTone, pad(f.text, c.width, false))
 	}
 	filled, rest := bar(f.value, c.width-1-c.text)
-	return paint(f.tone, filled) + paint(dimTone, rest) + " " + pad(f.text, c.text, true)
+	return paint(f.tone, filled) + paint(dimTone, rest) + " " + paint(plainTone, pad(f.text, c.text, true))
 }
 
 // painter colours a text by its tone. It must not change its width.

@@ -87,7 +87,11 @@ func runLive(ctx context.Context, cfg Config) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	m := newModel(cfg.Server, cfg.Interval, time.Local, os.Getenv("NO_COLOR") == "")
-	p := tea.NewProgram(m, tea.WithContext(ctx), tea.WithInput(cfg.In), tea.WithOutput(cfg.Out))
+	options := []tea.ProgramOption{tea.WithContext(ctx), tea.WithOutput(cfg.Out)}
+	if cfg.In != os.Stdin { // else the program finds the keyboard itself, also when Stdin is redirected
+		options = append(options, tea.WithInput(cfg.In))
+	}
+	p := tea.NewProgram(m, options...)
 	var followErr error
 	var wg sync.WaitGroup
 	wg.Go(func() {

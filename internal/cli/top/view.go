@@ -65,31 +65,34 @@ func (m model) status() string {
 		if m.shown {
 			verb = "reconnecting"
 		}
-		s := fmt.Sprintf("%s to %s… %s", verb, m.server, clean(m.away.err.Error()))
+		s := fmt.Sprintf("%s to %s… %s", verb, m.server, clean(m.away.Error()))
 		return m.theme.paint(badTone, shorten(s, m.width))
 	}
 	if !m.shown {
 		return m.theme.paint(headTone, shorten("connecting to "+m.server+"…", m.width))
 	}
-	right := stamp(m.frame.at, m.zone, "15:04:05") + " every " + m.interval.String()
-	if m.paused {
-		right = "paused at " + stamp(m.frame.at, m.zone, "15:04:05")
-	}
-	left := shorten(totals(m.frame), m.width)
-	room := m.width - lipgloss.Width(left) - lipgloss.Width(right) - 2*len(gap)
-	if room < 8 {
-		right, room = shorten(right, m.width-lipgloss.Width(left)-len(gap)), 0
-	}
-	parts := []string{m.theme.paint(headTone, left)}
-	if room > 0 {
-		parts = append(parts, m.theme.paint(plainTone, pad(shorten(m.server, room), room, false)))
-	}
+	left, right := shorten(totals(m.frame), m.width), stamp(m.frame.at, m.zone, "15:04:05")
 	tone := dimTone
 	if m.paused {
-		tone = warnTone
+		right, tone = "paused", warnTone
 	}
-	return strings.Join(append(parts, m.theme.paint(tone, right)), gap)
+	if long := right + " every " + m.interval.String(); !m.paused && m.width >= fullStatus {
+		right = long
+	}
+	room := m.width - lipgloss.Width(left) - lipgloss.Width(right) - len(gap)
+	middle := ""
+	if m.width >= fullStatus && room > len(gap) {
+		middle = gap + shorten(m.server, room-len(gap))
+	}
+	if room < 0 {
+		right = ""
+	}
+	return m.theme.paint(headTone, left) + m.theme.paint(plainTone, middle) +
+		strings.Repeat(" ", max(0, len(gap)+room-lipgloss.Width(middle))) + m.theme.paint(tone, right)
 }
+
+// fullStatus is the width from which the first line names the server and the interval.
+const fullStatus = 72
 
 // name is what a pane is called, with how much of it is seen.
 func (m model) name(p pane, visible int) string {
