@@ -38,9 +38,9 @@ func (m *Memory) Buckets(id LimiterID, rule limit.BucketRule) Buckets {
 		for i := range set.rules {
 			set.rules[i] = &rule
 		}
-		count, sharing := m.takeFound(id, typBucket)
-		set.count.Store(count)
-		set.sharing.Store(sharing)
+		found := m.takeFound(id, typBucket)
+		set.count.Store(found.count.Load())
+		set.sharing.Store(found.sharing)
 		m.buckets[id] = set
 		m.setsMu.Unlock()
 		return set

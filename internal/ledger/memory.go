@@ -66,7 +66,8 @@ type setID struct {
 // foundSet is what a file says about the accounts of a limiter.
 type foundSet struct {
 	count   atomic.Int64
-	sharing bool // there is a shared account
+	held    float64 // slots held in all accounts
+	sharing bool    // there is a shared account
 }
 
 var _ Authority = (*Memory)(nil)
@@ -153,6 +154,7 @@ func (m *Memory) restore() error {
 			continue
 		}
 		m.link(acc, i)
+		m.found[setID{LimiterID(r.limiter), typSlots}].held += r.a
 		m.shardOf(m.hashRecord(acc)).table.insert(heldHash(r.serial), i)
 	}
 	if lost > 0 {
@@ -174,14 +176,14 @@ func (m *Memory) noteFound(r *record) {
 }
 
 // takeFound returns what a file said about a set, once. REQUIRES setsMu.
-func (m *Memory) takeFound(limiter LimiterID, typ uint8) (count int64, sharing bool) {
+func (m *Memory) takeFound(limiter LimiterID, typ uint8) *foundSet {
 	id := setID{limiter, typ}
 	f := m.found[id]
 	if f == nil {
-		return 0, false
+		return new(foundSet)
 	}
 	delete(m.found, id)
-	return f.count.Load(), f.sharing
+	return f
 }
 
 func (m *Memory) hashRecord(r *record) uint64 {
@@ -305,7 +307,12 @@ func (m *Memory) sweepLocked(s *shard, n int, pinned uint32, now limit.Instant) 
 		if i == noRecord || i == pinned {
 			continue
 		}
-		if r := m.arena.at(i); m.forgettable(s, r, now) {
+		r := m.arena.at(i)
+		if r.typ == typSlots && r.t != 0 {
+			m.expireIdle(s, r, now) // moves entries: this account is forgotten when the sweep comes again
+			continue
+		}
+		if m.forgettable(s, r, now) {
 			m.countAccount(r, -1)
 			t.removeAt(s.hand)
 			m.freeLocked(s, i)
@@ -313,6 +320,15 @@ func (m *Memory) sweepLocked(s *shard, n int, pinned uint32, now limit.Instant) 
 		}
 	}
 	return freed
+}
+
+// expireIdle frees slots whose time is over in an account that nobody asks for. REQUIRES setsMu and s.mu.
+func (m *Memory) expireIdle(s *shard, acc *record, now limit.Instant) {
+	before := acc.a
+	m.expireLocked(s, acc, now)
+	if set := m.slots[LimiterID(acc.limiter)]; set != nil {
+		set.track(acc, before)
+	}
 }
 
 // forgettable REQUIRES setsMu and the lock of the record's shard, s.

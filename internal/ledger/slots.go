@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
+	"math"
 	"sync/atomic"
 	"time"
 
@@ -19,6 +20,7 @@ type memorySlots struct {
 	id    LimiterID
 	rule  atomic.Pointer[SlotRule]
 	count atomic.Int64
+	held  atomic.Uint64 // bits of the slots held in all accounts, a float64
 	// sharing tells that slots may be held in the shared account. It is set and cleared while that
 	// account's shard is locked.
 	sharing atomic.Bool
@@ -31,9 +33,10 @@ func (m *Memory) Slots(id LimiterID, rule SlotRule) Slots {
 	set := m.slots[id]
 	if set == nil {
 		set = &memorySlots{m: m, id: id}
-		count, sharing := m.takeFound(id, typSlots)
-		set.count.Store(count)
-		set.sharing.Store(sharing)
+		found := m.takeFound(id, typSlots)
+		set.count.Store(found.count.Load())
+		set.held.Store(math.Float64bits(found.held))
+		set.sharing.Store(found.sharing)
 		m.slots[id] = set
 	}
 	set.rule.Store(&rule)
@@ -75,6 +78,7 @@ func (s *memorySlots) Take(_ context.Context, key string, n float64, now limit.I
 func (s *memorySlots) takeLocked(sh *shard, i uint32, n float64, tag uint64, now limit.Instant) (c Charge, err error) {
 	m, rule := s.m, s.rule.Load()
 	acc := m.arena.at(i)
+	defer s.track(acc, acc.a)
 	m.expireLocked(sh, acc, now)
 	c = Charge{Limit: rule.Max, Remaining: max(0, rule.Max-acc.a)}
 	if acc.a+n > rule.Max {
@@ -294,7 +298,9 @@ func (s *memorySlots) releaseLocked(sh *shard, h uint64, key string, id SlotID, 
 	if r.typ != typHeld || r.serial != serial || r.account != i || tag != 0 && r.tag != tag {
 		return false
 	}
-	m.dropLocked(sh, m.arena.at(i), held)
+	acc := m.arena.at(i)
+	defer s.track(acc, acc.a)
+	m.dropLocked(sh, acc, held)
 	return true
 }
 
@@ -321,6 +327,7 @@ func (s *memorySlots) level(key string, now limit.Instant) (c Charge, ok bool) {
 		return c, false
 	}
 	acc := m.arena.at(i)
+	defer s.track(acc, acc.a)
 	m.expireLocked(sh, acc, now)
 	c.Remaining, c.Wait = max(0, rule.Max-acc.a), m.nextExpiry(acc, now)
 	return c, true
@@ -333,3 +340,19 @@ func (s *memorySlots) Expire(key string, now limit.Instant) time.Duration {
 
 // Len is the number of accounts.
 func (s *memorySlots) Len() int64 { return s.count.Load() }
+
+// Held is the number of slots held, in all accounts together. Slots whose time is over count until their
+// account is asked for again or the background sweep, see Memory.Run, comes by.
+func (s *memorySlots) Held() float64 { return max(0, math.Float64frombits(s.held.Load())) }
+
+// track brings Held up to date after the slots of an account changed from before. REQUIRES the account's
+// shard's lock.
+func (s *memorySlots) track(acc *record, before float64) {
+	d := acc.a - before
+	for d != 0 {
+		old := s.held.Load()
+		if s.held.CompareAndSwap(old, math.Float64bits(math.Float64frombits(old)+d)) {
+			return
+		}
+	}
+}
