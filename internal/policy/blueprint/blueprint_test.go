@@ -3,6 +3,7 @@
 package blueprint
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -248,6 +249,45 @@ func TestFind(t *testing.T) {
 	}
 	if _, ok := Find("nothing"); ok {
 		t.Error("found a blueprint that does not exist")
+	}
+}
+
+// TestRenderKeepsText: text that YAML could read as something else comes back as text.
+func TestRenderKeepsText(t *testing.T) {
+	for _, text := range []string{"1", "1e3", "0x1f", "1_000", "null", "true", "yes", "~", ".nan", "2001-01-01", "a: b", "- a", "# a", "'", `"`, "é", "a\nb\n", " a ",
+		"", "{}", "*a", "&a", "!a", "%", "@", "|", "a #b", "\t", "\u2028", strings.Repeat("long ", 100), strict.Placeholder + "x"} {
+		quoted, err := json.Marshal(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d, err := policy.Parse(policy.Source{Name: "x", Text: fmt.Appendf(nil, `{"resources":{"flow_control":{"flux_meters":{"m":{"selectors":[{"control_point":"a","service":%s}]}}}}}`, quoted)})
+		if err != nil {
+			t.Fatalf("%q: %v", text, err)
+		}
+		rendered, err := PolicyYAML(d)
+		if err != nil {
+			t.Fatalf("%q: %v", text, err)
+		}
+		again, err := policy.Parse(policy.Source{Text: rendered})
+		if err != nil {
+			t.Errorf("%q: %v\n%s", text, err, rendered)
+			continue
+		}
+		if got := again.Policy.Resources.FlowControl.FluxMeters["m"].Selectors[0].Service; got != text {
+			t.Errorf("got %q, want %q back from\n%s", got, text, rendered)
+		}
+	}
+	for _, name := range []string{"1", "1e3", "null", "true", "2001-01-01", "0.5"} {
+		rendered, err := PolicyYAML(&policy.Document{Name: name, Canonical: []byte(`{"circuit":{"evaluation_interval":"1s"}}`)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.HasPrefix(string(rendered), "{") {
+			t.Errorf("got JSON, want YAML: %s", rendered)
+		}
+		if again, err := policy.Parse(policy.Source{Text: rendered}); err != nil || again.Name != name {
+			t.Errorf("name %q does not come back from %s: %v", name, rendered, err)
+		}
 	}
 }
 

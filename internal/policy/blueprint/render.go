@@ -82,10 +82,18 @@ func PolicyYAML(d *policy.Document) ([]byte, error) {
 	}
 	named := fmt.Appendf(nil, `{"policy_name":%s,%s`, name, bytes.TrimPrefix(d.Canonical, []byte("{")))
 	text, err := yaml.JSONToYAML(named)
-	if err != nil {
-		return nil, fmt.Errorf("write policy %q as YAML: %w", d.Name, err)
+	if err == nil {
+		again, err := policy.Parse(policy.Source{Text: text})
+		if err == nil && again.Name == d.Name && bytes.Equal(again.Canonical, d.Canonical) {
+			return text, nil
+		}
 	}
-	return text, nil
+	// The YAML library forgets to quote some text, such as ".nan" or a tab. JSON is YAML, too.
+	var indented bytes.Buffer
+	if err := json.Indent(&indented, named, "", "  "); err != nil {
+		return nil, fmt.Errorf("write policy %q: %w", d.Name, err)
+	}
+	return indented.Bytes(), nil
 }
 
 func isValues(doc *strict.Document, src policy.Source) bool {

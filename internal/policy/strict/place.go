@@ -24,7 +24,8 @@ func (p Place) Field(name string) Place { return Place{p.doc, p.path.Field(name)
 // Index is the place of a list item.
 func (p Place) Index(i int) Place { return Place{p.doc, p.path.Index(i)} }
 
-// Present tells whether the document holds a value here; defaults do not count.
+// Present tells whether the document holds a value for a member; its default does not count, except when a
+// default of the whole struct supplies it.
 func (p Place) Present(name string) bool { return p.doc.nodes[p.path].Get(name) != nil }
 
 // Clean tells whether nothing was refused here or below so far.
