@@ -27,11 +27,11 @@ import (
 )
 
 // The bounds of a document. They keep the cost of reading hostile text to a second or so (the YAML parser
-// is quadratic in places) and are far from what people write: 200 components make about 100 KiB and 15,000
+// is quadratic in places) and are far from what people write: 200 components make about 60 KiB and 10,000
 // tokens.
 const (
 	MaxBytes  = 1 << 20 // size of the text
-	maxTokens = 50_000  // keys, values and punctuation
+	maxTokens = 30_000  // keys, values and punctuation
 	maxDepth  = 100     // nesting of lists and mappings
 	maxNodes  = 100_000 // values after aliases are expanded
 	maxErrors = 100     // problems reported of one document
