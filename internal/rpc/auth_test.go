@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package rpc
+
+import (
+	"strings"
+	"testing"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+var testCredentials = []Credential{
+	{"root", RoleAdmin, "admin-token-admin-token"},
+	{"ci", RoleOperator, "operator-token-operator"},
+	{"shop", RoleClient, "client-token-client-tok"},
+	{"wall", RoleViewer, "viewer-token-viewer-tok"},
+}
+
+func TestAuthorize(t *testing.T) {
+	a, err := NewAuth(testCredentials)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const (
+		start   = "/sluice.flow.v1.FlowService/Start"
+		apply   = "/sluice.policy.v1.PolicyService/ApplyPolicy"
+		list    = "/sluice.policy.v1.PolicyService/ListPolicies"
+		watch   = "/sluice.observe.v1.ObserveService/WatchOverview"
+		profile = "/debug/pprof/heap"
+	)
+	const ok, no, who = codes.OK, codes.PermissionDenied, codes.Unauthenticated
+	for _, tt := range []struct {
+		header                             string
+		start, apply, list, watch, profile codes.Code
+	}{
+		{"Bearer admin-token-admin-token", ok, ok, ok, ok, ok},
+		{"bearer operator-token-operator", ok, ok, ok, ok, no},
+		{"Bearer  client-token-client-tok", ok, no, no, no, no},
+		{"Bearer viewer-token-viewer-tok", no, no, ok, ok, no},
+		{"", who, who, who, who, who},
+		{"Bearer", who, who, who, who, who},
+		{"Bearer ", who, who, who, who, who},
+		{"Basic admin-token-admin-token", who, who, who, who, who},
+		{"Bearer admin-token-admin-toke", who, who, who, who, who},
+		{"Bearer ADMIN-TOKEN-ADMIN-TOKEN", who, who, who, who, who},
+	} {
+		for path, want := range map[string]codes.Code{start: tt.start, apply: tt.apply, list: tt.list, watch: tt.watch, profile: tt.profile} {
+			_, err := a.authorize(tt.header, pathPermission(path))
+			if got := status.Code(err); got != want {
+				t.Errorf("%q on %s: got %v, want %v", tt.header, path, got, want)
+			}
+			if err != nil && strings.Contains(err.Error(), "token-") {
+				t.Errorf("the message repeats a token: %v", err)
+			}
+		}
+	}
+}
+
+func TestOpenPaths(t *testing.T) {
+	a, err := NewAuth(testCredentials)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{"/", "/healthz", "/readyz", "/openapi.json", "/grpc.health.v1.Health/Check"} {
+		if _, err := a.authorize("", pathPermission(path)); err != nil {
+			t.Errorf("%s: got %v, want it open", path, err)
+		}
+	}
+	for _, path := range []string{"/metrics", "/debug", "/debug/", "/debug/queues", "/debug/config", "/nothing", "//healthz", "/healthz/"} {
+		if _, err := a.authorize("", pathPermission(path)); status.Code(err) != codes.Unauthenticated {
+			t.Errorf("%s: got %v, want unauthenticated", path, err)
+		}
+	}
+}
+
+func TestNewAuthRefuses(t *testing.T) {
+	for name, credentials := range map[string][]Credential{
+		"none": nil, "no token": {{"a", RoleAdmin, ""}}, "no role": {{"a", RoleNone, "x"}},
+		"twice": {{"a", RoleAdmin, "same"}, {"b", RoleViewer, "same"}},
+	} {
+		if _, err := NewAuth(credentials); err == nil {
+			t.Errorf("%s: got no error", name)
+		}
+	}
+}
+
+func TestRoleNames(t *testing.T) {
+	for _, r := range []Role{RoleAdmin, RoleOperator, RoleClient, RoleViewer} {
+		if got, err := ParseRole(r.String()); err != nil || got != r {
+			t.Errorf("%v: got %v, %v", r, got, err)
+		}
+	}
+	if _, err := ParseRole("none"); err == nil {
+		t.Error("the role none can be given")
+	}
+}
+
+// TestEveryMethodHasAPermission fails when a method is added and nobody decided who may call it.
+func TestEveryMethodHasAPermission(t *testing.T) {
+	s := testServer(t, ServerConfig{})
+	found := map[string]bool{}
+	for service, info := range s.grpc.GetServiceInfo() {
+		for _, m := range info.Methods {
+			method := "/" + service + "/" + m.Name
+			found[method] = true
+			if _, ok := permissions[method]; !ok {
+				t.Errorf("%s is not in permissions", method)
+			}
+		}
+	}
+	for method := range permissions {
+		if !found[method] {
+			t.Errorf("permissions has %s, which no service has", method)
+		}
+	}
+}
+
+func BenchmarkAuthorize(b *testing.B) {
+	a, err := NewAuth(testCredentials)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := a.authorize("Bearer client-token-client-tok", permitFlow); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
