@@ -141,7 +141,12 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	d := newDoor(l, s.config.TLS, s.config.MaxConnections, s.log)
 	group, gctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return d.run(gctx) })
-	group.Go(func() error { return s.grpc.Serve(d.grpc) })
+	group.Go(func() error {
+		if err := s.grpc.Serve(d.grpc); !errors.Is(err, grpc.ErrServerStopped) { // stopped before it began
+			return err
+		}
+		return nil
+	})
 	group.Go(func() error {
 		if err := s.http.Serve(d.http); !errors.Is(err, http.ErrServerClosed) {
 			return err
