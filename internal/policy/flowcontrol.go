@@ -80,7 +80,8 @@ type RateLimiterParameters struct {
 	Interval Duration `json:"interval" check:"required,gt=0s"`
 	// Add tokens steadily over the interval; false adds them all when it ends.
 	ContinuousFill bool `json:"continuous_fill" default:"true"`
-	// A bucket nobody asked for this long is forgotten. It starts full when it is asked for again.
+	// Accepted for compatibility, without effect: a bucket is forgotten when it is full again, so that
+	// forgetting it gives nothing away.
 	MaxIdleTime Duration `json:"max_idle_time" default:"7200s" check:"gt=0s"`
 	// How agents share a bucket.
 	LazySync LazySync `json:"lazy_sync"`
@@ -171,7 +172,7 @@ type ConcurrencyLimiterParameters struct {
 	// A flow that did not end within this time gives its slots back, so that a lost end cannot hold them
 	// for ever. Make it longer than the longest flow.
 	MaxInflightDuration Duration `json:"max_inflight_duration" check:"required,gt=0s"`
-	// Slots nobody asked for this long are forgotten.
+	// Accepted for compatibility, without effect: an account is forgotten when none of its slots is held.
 	MaxIdleTime Duration `json:"max_idle_time" default:"7200s" check:"gt=0s"`
 }
 
