@@ -37,7 +37,6 @@ var layers = []layer{
 	{level: 0, dir: "internal/version", what: "which build this is"},
 	{level: 0, dir: "web", what: "the built console, embedded", imports: []string{}},
 	{level: 0, dir: "schemas", what: "JSON Schemas of documents, embedded", imports: []string{}},
-	{level: 0, dir: "examples", what: "documents we ship, embedded", imports: []string{}},
 	{
 		level: 0, dir: "api", what: "generated from the protos: wire types stop at rpc, so that the API can change without the domain",
 		imports: []string{},
@@ -89,6 +88,7 @@ var layers = []layer{
 	},
 	{level: 7, dir: "internal/cli", what: "commands"},
 	{level: 8, dir: "cmd", what: "mains"},
+	{level: 8, dir: "examples", what: "programs and documents for users to start from, who have nothing but the SDK", imports: []string{"sdk/go"}},
 	{level: 8, dir: "bench", what: "measures the whole and its parts"},
 	{level: 8, dir: "test", what: "tests of real binaries"},
 
