@@ -64,7 +64,7 @@ func Start(ctx context.Context, c config.Config, o Options) (*App, error) {
 	}
 	p := &parts{config: c, log: newLogger(c.Log, o.LogTo), begin: time.Now()}
 	for _, w := range o.Warnings {
-		p.log.Warn(w)
+		p.log.Warn("the configuration has something odd", "problem", w)
 	}
 	if err := p.build(ctx); err != nil {
 		return nil, errors.Join(err, p.close())

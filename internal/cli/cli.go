@@ -4,6 +4,8 @@
 // the network, and prints the answer.
 package cli
 
+//go:generate go test . -run ^TestReference$ -update
+
 import (
 	"context"
 	"errors"

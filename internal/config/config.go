@@ -8,6 +8,8 @@
 // decoder (package strict) and by the generator of docs/reference/configuration.md, so the two agree.
 package config
 
+//go:generate go test . -run ^TestReference$ -update
+
 import (
 	"encoding/json"
 	"time"

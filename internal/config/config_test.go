@@ -152,8 +152,10 @@ func TestMistakes(t *testing.T) {
 		{"origin", "http: {allowed_origins: ['https://x/y', '*']}\n", nil, []string{"http.allowed_origins[0]", "http.allowed_origins[1]"}},
 		{"host", "http: {allowed_hosts: ['http://x']}\n", nil, []string{"http.allowed_hosts[0]"}},
 		{"no name", "auth: {tokens: [{role: admin, token: 0123456789abcdef}]}\n", nil, []string{"auth.tokens[0].name: got 0 characters, want 1 to 128"}},
-		{"names", "auth: {tokens: [{name: a, role: admin, token_file: /a}, {name: a, role: admin, token_file: /b}]}\n", nil,
-			[]string{`auth.tokens[1].name: got "a", want a name that no other token has`}},
+		{
+			"names", "auth: {tokens: [{name: a, role: admin, token_file: /a}, {name: a, role: admin, token_file: /b}]}\n", nil,
+			[]string{`auth.tokens[1].name: got "a", want a name that no other token has`},
+		},
 		{"role", "auth: {tokens: [{name: a, role: amdin, token_file: /a}]}\n", nil, []string{`did you mean "admin"?`}},
 		{"no token", "auth: {tokens: [{name: a, role: admin}]}\n", nil, []string{"want exactly one of them"}},
 		{"short token", "auth: {tokens: [{name: a, role: admin, token: secret}]}\n", nil, []string{"got a token of 6 characters"}},
@@ -222,7 +224,7 @@ func TestSecretsAreNotPrinted(t *testing.T) {
 		}
 	}
 	c := Config{Auth: Auth{Tokens: []Token{{Name: "a", Token: secret}}}}
-	for _, text := range []string{fmt.Sprint(c), fmt.Sprintf("%+v %#v", c, c), fmt.Sprintf("%s", c.Auth.Tokens[0].Token)} {
+	for _, text := range []string{fmt.Sprint(c), fmt.Sprintf("%+v %#v", c, c), fmt.Sprintf("%v %q", c.Auth.Tokens, c.Auth.Tokens[0].Token)} {
 		if strings.Contains(text, "hunter2") {
 			t.Errorf("printed the secret: %s", text)
 		}

@@ -5,6 +5,7 @@ package rpc
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -143,7 +144,7 @@ func (r recoverer) handler(next http.Handler) http.Handler {
 			if v == nil {
 				return
 			}
-			if v == http.ErrAbortHandler {
+			if err, ok := v.(error); ok && errors.Is(err, http.ErrAbortHandler) {
 				panic(v) // the way to break off an answer, which net/http knows
 			}
 			refuse(w, req, r.caught(req.URL.Path, v))
