@@ -105,8 +105,11 @@ func oddOverview() *observev1.Overview {
 			{Kind: "concurrency_limiter", Capacity: 1, InFlight: 7},
 		},
 		Accounts: []*observev1.Account{
-			{Account: "over", Used: 50, Limit: 2}, {Account: "none", Used: 5}, {Account: "nan", Used: nan, Limit: 1},
-			{Account: "inf", Used: inf, Limit: inf}, {Account: "negative", Used: -5, Limit: 10},
+			{Account: "over", Used: 50, Limit: 2},
+			{Account: "none", Used: 5},
+			{Account: "nan", Used: nan, Limit: 1},
+			{Account: "inf", Used: inf, Limit: inf},
+			{Account: "negative", Used: -5, Limit: 10},
 		},
 	}
 }

@@ -37,13 +37,13 @@ var errEnded = errors.New("the server ended the stream")
 // when the very first answer says that trying again cannot help.
 func follow(ctx context.Context, cfg Config, emit func(tea.Msg)) error {
 	pause, seen := firstPause, false
-	for {
+	for ctx.Err() == nil {
 		err := watch(ctx, cfg, func(o *observev1.Overview) {
 			pause, seen = firstPause, true
 			emit(overviewMsg{o})
 		})
 		if ctx.Err() != nil {
-			return nil
+			break
 		}
 		if !seen && hopeless(err) {
 			return fmt.Errorf("watch %s: %w", cfg.Server, err)
@@ -51,11 +51,11 @@ func follow(ctx context.Context, cfg Config, emit func(tea.Msg)) error {
 		emit(awayMsg{err})
 		select {
 		case <-ctx.Done():
-			return nil
 		case <-time.After(pause):
 		}
 		pause = min(2*pause, lastPause)
 	}
+	return nil
 }
 
 // watch calls Watch once, and ends it when it is silent for too long. It returns an error unless ctx

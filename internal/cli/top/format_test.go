@@ -74,8 +74,17 @@ func TestBar(t *testing.T) {
 		width int
 		want  string
 	}{
-		{0, 4, "|░░░░"}, {0.5, 4, "██|░░"}, {1, 4, "████|"}, {7, 4, "████|"}, {-1, 4, "|░░░░"},
-		{0.0001, 4, "▏|░░░"}, {0.625, 4, "██▌|░"}, {math.NaN(), 4, "|░░░░"}, {math.Inf(1), 2, "██|"}, {0.5, 0, "|"}, {1, -3, "|"},
+		{0, 4, "|░░░░"},
+		{0.5, 4, "██|░░"},
+		{1, 4, "████|"},
+		{7, 4, "████|"},
+		{-1, 4, "|░░░░"},
+		{0.0001, 4, "▏|░░░"},
+		{0.625, 4, "██▌|░"},
+		{math.NaN(), 4, "|░░░░"},
+		{math.Inf(1), 2, "██|"},
+		{0.5, 0, "|"},
+		{1, -3, "|"},
 	} {
 		filled, rest := bar(test.ratio, test.width)
 		if got := filled + "|" + rest; got != test.want {
@@ -90,8 +99,15 @@ func TestShorten(t *testing.T) {
 		width int
 		want  string
 	}{
-		{"abc", 3, "abc"}, {"abcd", 3, "ab…"}, {"abcd", 1, "…"}, {"abcd", 0, ""}, {"abcd", -1, ""}, {"", 0, ""},
-		{"世界世界", 8, "世界世界"}, {"世界世界", 5, "世界…"}, {"世界世界", 4, "世…"},
+		{"abc", 3, "abc"},
+		{"abcd", 3, "ab…"},
+		{"abcd", 1, "…"},
+		{"abcd", 0, ""},
+		{"abcd", -1, ""},
+		{"", 0, ""},
+		{"世界世界", 8, "世界世界"},
+		{"世界世界", 5, "世界…"},
+		{"世界世界", 4, "世…"},
 	} {
 		if got := shorten(test.s, test.width); got != test.want {
 			t.Errorf("%q in %d cells: got %q, want %q", test.s, test.width, got, test.want)

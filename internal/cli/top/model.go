@@ -33,7 +33,9 @@ type model struct {
 }
 
 func newModel(server string, interval time.Duration, zone *time.Location, colour bool) model {
-	return model{server: server, interval: interval, zone: zone, theme: newTheme(colour), width: 80, height: 24}
+	return model{
+		server: server, interval: interval, zone: zone, theme: newTheme(colour), width: usualWidth, height: usualHeight,
+	}
 }
 
 // Init implements tea.Model.

@@ -62,7 +62,7 @@ func TestLayoutFits(t *testing.T) {
 		"usual": compare(overviewAt(0), overviewAt(1)), "many": compare(manyAt(0), manyAt(1)),
 		"odd": compare(nil, oddOverview()), "empty": {},
 	} {
-		for width := 60; width <= 240; width++ {
+		for width := 60; width <= 200; width += 1 + len(f.accounts)/4 {
 			for _, tab := range tables(f) {
 				for choice := range len(tab.sorts) + 1 {
 					cols := tab.layout(width)

@@ -20,6 +20,9 @@ const (
 	panes
 )
 
+// longestKind is the width of the longest name of a kind; cut short, some of them look alike.
+const longestKind = len("concurrency_scheduler")
+
 // tables arranges a frame. The order of rows is the order of the server.
 func tables(f frame) [panes]table {
 	return [panes]table{pointTable(f), limiterTable(f), workloadTable(f), accountTable(f)}
@@ -53,11 +56,11 @@ func limiterTable(f frame) table {
 		title: "Limiters", empty: "no policy is in force", sorts: []int{3, 4, 6, 8},
 		columns: []column{
 			{head: "POLICY", least: 10},
-			{head: "COMPONENT", least: 6, drop: 3},
-			{head: "KIND", least: 8, drop: 4},
+			{head: "COMPONENT", least: 9, drop: 3},
+			{head: "KIND", least: longestKind, drop: 4},
 			{head: "ADMIT/S", kind: numberColumn, least: 8},
 			{head: "DENY/S", kind: numberColumn, least: 8},
-			{head: "LIMIT", least: 8, drop: 1},
+			{head: "LIMIT", least: 16, drop: 1},
 			{head: "IN FLIGHT", kind: barColumn, drop: 2},
 			{head: "ACCOUNTS", kind: numberColumn, least: 6, drop: 5},
 			{head: "WAITING", kind: numberColumn, least: 6},
@@ -78,7 +81,7 @@ func workloadTable(f frame) table {
 		title: "Workloads", empty: "no scheduler has seen a flow yet", sorts: []int{3, 5, 6, 7, 8, 9},
 		columns: []column{
 			{head: "POLICY", least: 8, drop: 1},
-			{head: "COMPONENT", least: 6, drop: 5},
+			{head: "COMPONENT", least: 9, drop: 5},
 			{head: "WORKLOAD", least: 10},
 			{head: "QUEUED", kind: numberColumn, least: 6},
 			{head: "TOKENS", kind: numberColumn, least: 6, drop: 4},
@@ -95,9 +98,11 @@ func workloadTable(f frame) table {
 		t.rows = append(t.rows, []cell{
 			text(w.policy), text(w.component), text(w.GetName()),
 			count(float64(w.GetWaiting()), warnTone), count(w.GetWaitingTokens(), plainTone),
-			{formatSeconds(w.meanWait), known(w.meanWait), plainTone}, {formatSeconds(longest), known(longest), plainTone},
+			{formatSeconds(w.meanWait), known(w.meanWait), plainTone},
+			{formatSeconds(longest), known(longest), plainTone},
 			rateCell(w.admitRate, plainTone), rateCell(w.denyRate, badTone),
-			count(w.GetPriority(), plainTone), {formatShare(w.share), known(w.share), focusTone},
+			count(w.GetPriority(), plainTone),
+			{formatShare(w.share), known(w.share), focusTone},
 		})
 	}
 	return t
@@ -107,10 +112,10 @@ func accountTable(f frame) table {
 	t := table{
 		title: "Accounts closest to their limit", empty: "no account is in use", sorts: []int{0, 5, 6},
 		columns: []column{
-			{head: "ACCOUNT", least: 14},
+			{head: "ACCOUNT", least: 24},
 			{head: "POLICY", least: 8, drop: 1},
-			{head: "COMPONENT", least: 6, drop: 3},
-			{head: "KIND", least: 8, drop: 4},
+			{head: "COMPONENT", least: 9, drop: 3},
+			{head: "KIND", least: longestKind, drop: 4},
 			{head: "USED/LIMIT", kind: numberColumn, least: 9, drop: 2},
 			{head: "USE", kind: barColumn},
 			{head: "WAITING", kind: numberColumn, least: 6},
@@ -121,7 +126,8 @@ func accountTable(f frame) table {
 		t.rows = append(t.rows, []cell{
 			text(a.GetAccount()), text(a.GetPolicy()), text(a.GetComponent()), text(a.GetKind()),
 			{formatNumber(a.GetUsed()) + "/" + formatNumber(a.GetLimit()), known(share), plainTone},
-			{formatShare(share), known(share), fullness(share)}, count(float64(a.GetWaiting()), warnTone),
+			{formatShare(share), known(share), fullness(share)},
+			count(float64(a.GetWaiting()), warnTone),
 		})
 	}
 	return t

@@ -83,11 +83,18 @@ func Run(ctx context.Context, cfg Config) error {
 	return runLive(ctx, cfg)
 }
 
+// The size of a screen that does not tell its size.
+const (
+	usualWidth  = 80
+	usualHeight = 24
+)
+
 func runLive(ctx context.Context, cfg Config) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	m := newModel(cfg.Server, cfg.Interval, time.Local, os.Getenv("NO_COLOR") == "")
-	options := []tea.ProgramOption{tea.WithContext(ctx), tea.WithOutput(cfg.Out)}
+	// The size counts only when Out is not a terminal that knows its own.
+	options := []tea.ProgramOption{tea.WithContext(ctx), tea.WithOutput(cfg.Out), tea.WithWindowSize(usualWidth, usualHeight)}
 	if cfg.In != os.Stdin { // else the program finds the keyboard itself, also when Stdin is redirected
 		options = append(options, tea.WithInput(cfg.In))
 	}
