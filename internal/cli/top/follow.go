@@ -55,7 +55,7 @@ func follow(ctx context.Context, cfg Config, emit func(tea.Msg)) error {
 		}
 		pause = min(2*pause, lastPause)
 	}
-	return nil
+	return nil //nolint:nilerr // what fails when ctx ends is no error
 }
 
 // watch calls Watch once, and ends it when it is silent for too long. It returns an error unless ctx
