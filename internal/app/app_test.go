@@ -7,18 +7,24 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	flowv1 "github.com/sluice-project/sluice/api/gen/sluice/flow/v1"
 	"github.com/sluice-project/sluice/api/gen/sluice/flow/v1/flowv1connect"
+	observev1 "github.com/sluice-project/sluice/api/gen/sluice/observe/v1"
+	"github.com/sluice-project/sluice/api/gen/sluice/observe/v1/observev1connect"
 	policyv1 "github.com/sluice-project/sluice/api/gen/sluice/policy/v1"
 	"github.com/sluice-project/sluice/api/gen/sluice/policy/v1/policyv1connect"
 	"github.com/sluice-project/sluice/internal/config"
@@ -439,6 +445,99 @@ func TestGRPCClient(t *testing.T) {
 	got, err := policyv1.NewPolicyServiceClient(conn).ListPolicies(t.Context(), &policyv1.ListPoliciesRequest{})
 	if err != nil || len(got.Policies) != 0 {
 		t.Errorf("got %v, %v", got, err)
+	}
+}
+
+// queueing is a policy with one slot, for which flows wait.
+const queueing = `blueprint: concurrency-scheduling/base
+policy:
+  policy_name: queue
+  concurrency_scheduler:
+    max_concurrency: 1
+    concurrency_limiter: {max_inflight_duration: 600s}
+    selectors: [{control_point: gpu}]
+`
+
+// TestTenThousandWaiting has a client with 10,000 flows in the queue vanish: no flow is left behind, and
+// the slot is free for the next one.
+func TestTenThousandWaiting(t *testing.T) {
+	const flows = 10_000
+	s := start(t, settings(t))
+	if _, err := s.apply(queueing); err != nil {
+		t.Fatal(err)
+	}
+	observe := observev1connect.NewObserveServiceClient(http.DefaultClient, s.URL())
+	waiting := func() int64 {
+		got, err := observe.GetOverview(t.Context(), connect.NewRequest(&observev1.GetOverviewRequest{}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got.Msg.Overview.ControlPoints[0].Waiting
+	}
+	conn, err := grpc.NewClient(s.Addr(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := flowv1.NewFlowServiceClient(conn)
+	holder, err := client.Start(t.Context(), &flowv1.StartRequest{ControlPoint: "gpu"})
+	if err != nil || holder.Verdict != "admit" {
+		t.Fatalf("got %v, %v", holder, err)
+	}
+	var clients sync.WaitGroup
+	for range flows {
+		clients.Go(func() {
+			if got, err := client.Start(t.Context(), &flowv1.StartRequest{ControlPoint: "gpu"}); err == nil && got.Verdict == "admit" {
+				t.Error("a flow was admitted although the slot is taken")
+			}
+		})
+	}
+	await(t, func() bool { return waiting() == flows })
+	if err := conn.Close(); err != nil {
+		t.Fatal(err)
+	}
+	clients.Wait()
+	await(t, func() bool { return waiting() == 0 })
+	if _, err := s.flows.End(t.Context(), connect.NewRequest(&flowv1.EndRequest{Token: holder.Token})); err != nil {
+		t.Fatal(err)
+	}
+	got, err := s.flows.Start(t.Context(), connect.NewRequest(&flowv1.StartRequest{ControlPoint: "gpu", QueueTimeout: durationpb.New(0)}))
+	if err != nil || got.Msg.Verdict != "admit" {
+		t.Errorf("the slot is not free: %v, %v", got, err)
+	}
+}
+
+// await asks until ok, for what other goroutines do.
+func await(t *testing.T, ok func() bool) {
+	t.Helper()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for range 6000 {
+		if ok() {
+			return
+		}
+		<-tick.C
+	}
+	t.Fatal("it did not come to this within a minute")
+}
+
+// TestHostileConnections does what scanners and broken clients do; the server goes on.
+func TestHostileConnections(t *testing.T) {
+	s := start(t, settings(t))
+	for _, opening := range []string{
+		"", "P", "PRI", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\xff\xff\xff\xff\xff\xff\xff\xff\xff",
+		"GET / HTTP/1.1\r\n\r\n", "\x16\x03\x01\x02\x00\x01", "\x00\x00\x00", strings.Repeat("A", 100_000), "POST /sluice.flow.v1.FlowService/Start HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n\r\n{",
+		"POST /sluice.flow.v1.FlowService/Start HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+		"GET /" + strings.Repeat("x", 200_000) + " HTTP/1.1\r\nHost: localhost\r\n\r\n",
+	} {
+		conn, err := net.Dial("tcp", s.Addr())
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.WriteString(conn, opening) // the server may have hung up
+		_ = conn.Close()
+	}
+	if n := s.admitted("a", 1); n != 1 {
+		t.Error("the server does not decide flows any more")
 	}
 }
 
