@@ -11,11 +11,10 @@ import (
 )
 
 // HotServerOptions are what makes grpc-go fast for small messages; the product and its benchmark use the
-// same. Workers reuse goroutine stacks, and shared write buffers keep idle connections small.
+// same. Workers reuse goroutine stacks.
 func HotServerOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.ForceServerCodecV2(codec.Codec{}),
 		grpc.NumStreamWorkers(uint32(max(2, 2*runtime.GOMAXPROCS(0)))),
-		grpc.SharedWriteBuffer(true),
 	}
 }
