@@ -17,8 +17,6 @@ LISTEN ?= 127.0.0.1:8080
 DATA_DIR ?= data
 FUZZTIME ?= 10s
 BENCH_ARGS ?=
-# The e2e tests start these; they build nothing themselves when the variable is set.
-export SLUICE_BIN := $(CURDIR)/bin/sluice
 
 .PHONY: help
 help: ## List the targets
@@ -52,7 +50,7 @@ test-unit: ## Unit tests of all modules with the race detector, and every benchm
 
 .PHONY: test-e2e
 test-e2e: build ## Tests of the real binary
-	go test -count=1 -timeout 10m ./test/e2e/...
+	SLUICE_BIN=$(CURDIR)/bin/sluice go test -count=1 -timeout 10m ./test/e2e/...
 
 .PHONY: lint
 lint: tools vet ## Vet, linters, format, protobuf style, shell scripts
