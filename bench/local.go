@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -96,7 +97,7 @@ func headline(ctx context.Context, addr string) error {
 				resp, err := c.Start(ctx, &flowv1.StartRequest{ControlPoint: "queue", Labels: map[string]string{"tier": tier}})
 				mu.Lock()
 				if err != nil || resp.Verdict != "admit" {
-					failed = fmt.Errorf("start: %v %v", resp, err)
+					failed = fmt.Errorf("start: %v: %w", resp, cmp.Or(err, errDenied))
 					mu.Unlock()
 					return
 				}

@@ -110,8 +110,11 @@ func (r *runner) note(format string, args ...any) {
 // run serves the simulated service on l, runs both phases and writes the report. It closes l.
 func (r *runner) run(ctx context.Context, l net.Listener) error {
 	server := &http.Server{Handler: r.exp.model, ReadHeaderTimeout: time.Minute}
-	served := make(chan error, 1)
-	go func() { served <- server.Serve(l) }()
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		_ = server.Serve(l) // ends when the listener is closed below
+	}()
 	defer func() {
 		r.exp.model.gpu.close()
 		_ = server.Close()

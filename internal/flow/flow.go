@@ -580,20 +580,28 @@ func (o *Outcome) actual(c *charge) (n float64, known bool) {
 
 // End ends an admitted flow and frees it. It returns false when slots had expired before.
 func (f *Flow) End(o Outcome) bool {
-	ok := f.engine.end(f.point.stats, f.charges, f.started, f.Verdict.Waited, &o, &f.wakes, f.stripe)
+	ok := f.engine.end(&holding{f.point.stats, f.charges, f.started, f.Verdict.Waited, f.stripe}, &o, &f.wakes)
 	f.Free()
 	return ok
 }
 
+// holding is what a flow that runs has to give back.
+type holding struct {
+	stats   *pointStats
+	charges []charge
+	started limit.Instant
+	waited  time.Duration
+	stripe  int
+}
+
 // end releases and settles charges, and resumes the flows that go on because of it. The wakes must be
 // empty.
-
-func (e *Engine) end(stats *pointStats, charges []charge, started limit.Instant, waited time.Duration, o *Outcome, wakes *Wakes, stripe int) bool {
+func (e *Engine) end(h *holding, o *Outcome, wakes *Wakes) bool {
 	now := e.authority.Now()
-	held := max(0, now.Sub(started)-waited)
+	held := max(0, now.Sub(h.started)-h.waited)
 	ok := true
-	for i := len(charges) - 1; i >= 0; i-- {
-		c := &charges[i]
+	for i := len(h.charges) - 1; i >= 0; i-- {
+		c := &h.charges[i]
 		n, known := o.actual(c)
 		if !c.limiter.settle(c, n, known, held, now, wakes) {
 			ok = false
@@ -602,7 +610,7 @@ func (e *Engine) end(stats *pointStats, charges []charge, started limit.Instant,
 	if o.Duration > 0 {
 		held = o.Duration
 	}
-	stats.ended(stripe, o.Failed, held)
+	h.stats.ended(h.stripe, o.Failed, held)
 	wakes.Run()
 	return ok
 }

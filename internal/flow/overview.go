@@ -185,14 +185,14 @@ type QueuedFlow struct {
 	sched.Queued
 }
 
-// Queued lists flows that wait, at most max of them.
-func (e *Engine) Queued(max int) []QueuedFlow {
+// Queued lists flows that wait, at most so many of them.
+func (e *Engine) Queued(most int) []QueuedFlow {
 	var out []QueuedFlow
 	for _, l := range *e.limiters.Load() {
-		if l.queue == nil || len(out) >= max {
+		if l.queue == nil || len(out) >= most {
 			continue
 		}
-		l.queue.Each(max-len(out), func(q sched.Queued) {
+		l.queue.Each(most-len(out), func(q sched.Queued) {
 			q.Key, q.Workload, q.Fairness = printable(q.Key), printable(q.Workload), printable(q.Fairness)
 			out = append(out, QueuedFlow{l.spec.Load(), q})
 		})

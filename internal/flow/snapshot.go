@@ -60,13 +60,6 @@ type workload struct {
 
 const noSlot = -1
 
-// pointBuilder collects what a control point needs.
-type pointBuilder struct {
-	slots  map[string]int
-	specs  []int // indexes into states
-	points *controlPoint
-}
-
 func buildSnapshot(states []*limiter, stats func(string) *pointStats) *snapshot {
 	snap := &snapshot{points: make(map[string]*controlPoint), states: states}
 	order := slices.Clone(states)

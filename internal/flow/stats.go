@@ -5,6 +5,7 @@ package flow
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -119,6 +120,5 @@ func parseNumber(s string) (float64, bool) {
 
 // isRange tells a number that is too large (it parses as ±Inf and is refused later) from no number.
 func isRange(err error) bool {
-	e, ok := err.(*strconv.NumError)
-	return ok && e.Err == strconv.ErrRange
+	return errors.Is(err, strconv.ErrRange)
 }

@@ -156,7 +156,8 @@ func (e *Engine) EndToken(token []byte, o *Outcome) (EndResult, error) {
 	}
 	wakes := wakesPool.Get().(*Wakes)
 	defer wakesPool.Put(wakes)
-	if !e.end(stats, charges, started, waited, o, wakes, int(token[nonceSize-1])&(stripes-1)) && slots {
+	h := holding{stats, charges, started, waited, int(token[nonceSize-1]) & (stripes - 1)}
+	if !e.end(&h, o, wakes) && slots {
 		return Expired, nil
 	}
 	return Ended, nil

@@ -112,7 +112,7 @@ func (b *memoryBuckets) createLocked(s *shard, h uint64, key string) uint32 {
 	if b.sharing.Load() {
 		return noRecord
 	}
-	i, err := b.m.createLocked(s, h, setID{b.id, typBucket}, key, limit.Bucket{}, b.m.arena.reserve(), noRecord)
+	i, err := b.m.createLocked(s, h, &newAccount{id: setID{b.id, typBucket}, key: key, keep: b.m.arena.reserve()})
 	if err != nil {
 		return noRecord
 	}
@@ -155,7 +155,7 @@ func (b *memoryBuckets) shared(h uint64, key string, now limit.Instant, f func(s
 			start = limit.Bucket{}
 		}
 	}
-	i, err := m.createLocked(s, h, set, key, start, m.arena.reserve(), over)
+	i, err := m.createLocked(s, h, &newAccount{set, key, start, m.arena.reserve(), over})
 	switch {
 	case err == nil:
 		b.sharing.Store(start != limit.Bucket{})
@@ -165,7 +165,7 @@ func (b *memoryBuckets) shared(h uint64, key string, now limit.Instant, f func(s
 		m.shared.Add(1)
 		s, i = so, over
 	default:
-		if i, err = m.createLocked(so, ho, set, overflowKey, limit.Bucket{}, 0, noRecord); err != nil {
+		if i, err = m.createLocked(so, ho, &newAccount{id: set, key: overflowKey}); err != nil {
 			return err
 		}
 		s = so

@@ -209,18 +209,26 @@ func (m *Memory) findLocked(s *shard, h uint64, typ uint8, id LimiterID, key str
 	})
 }
 
-// createLocked adds an account that findLocked did not find, with the state b if it is a bucket. keep is
-// how many records must stay free; pinned is a record that must not be forgotten for it. REQUIRES s.mu.
-func (m *Memory) createLocked(s *shard, h uint64, id setID, key string, b limit.Bucket, keep, pinned uint32) (uint32, error) {
-	i, err := m.allocLocked(s, keep, pinned)
+// newAccount says what createLocked makes.
+type newAccount struct {
+	id     setID
+	key    string
+	bucket limit.Bucket // its state, if it is a bucket
+	keep   uint32       // how many records must stay free
+	pinned uint32       // a record that must not be forgotten for it; noRecord: none
+}
+
+// createLocked adds an account that findLocked did not find. REQUIRES s.mu.
+func (m *Memory) createLocked(s *shard, h uint64, a *newAccount) (uint32, error) {
+	i, err := m.allocLocked(s, a.keep, a.pinned)
 	if err != nil {
 		return noRecord, err
 	}
 	r := m.arena.at(i)
 	*r = record{}
-	r.setBucket(b)
-	ident := identify(key)
-	r.sealAccount(id.typ, id.limiter, &ident)
+	r.setBucket(a.bucket)
+	ident := identify(a.key)
+	r.sealAccount(a.id.typ, a.id.limiter, &ident)
 	s.table.insert(h, i)
 	return i, nil
 }

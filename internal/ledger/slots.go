@@ -61,7 +61,7 @@ func (s *memorySlots) Take(_ context.Context, key string, n float64, now limit.I
 	i, _ := m.findLocked(sh, h, typSlots, s.id, key)
 	if i == noRecord && !s.sharing.Load() {
 		var err error
-		if i, err = m.createLocked(sh, h, setID{s.id, typSlots}, key, limit.Bucket{}, m.arena.reserve(), noRecord); err == nil {
+		if i, err = m.createLocked(sh, h, &newAccount{id: setID{s.id, typSlots}, key: key, keep: m.arena.reserve()}); err == nil {
 			s.count.Add(1)
 		}
 	}
@@ -106,7 +106,7 @@ func (s *memorySlots) takeShared(h uint64, key string, n float64, now limit.Inst
 		return s.takeLocked(sh, i, n, 0, now)
 	}
 	over, _ := m.findLocked(so, ho, typSlots, s.id, overflowKey)
-	i, err := m.createLocked(sh, h, set, key, limit.Bucket{}, m.arena.reserve(), over)
+	i, err := m.createLocked(sh, h, &newAccount{id: set, key: key, keep: m.arena.reserve(), pinned: over})
 	if err == nil {
 		s.count.Add(1)
 		left := over != noRecord && m.adopt(so, over, sh, i, tag)
@@ -115,7 +115,7 @@ func (s *memorySlots) takeShared(h uint64, key string, n float64, now limit.Inst
 	}
 	m.shared.Add(1)
 	if over == noRecord {
-		if over, err = m.createLocked(so, ho, set, overflowKey, limit.Bucket{}, 0, noRecord); err != nil {
+		if over, err = m.createLocked(so, ho, &newAccount{id: set, key: overflowKey}); err != nil {
 			return Charge{Limit: s.rule.Load().Max}, err
 		}
 		s.count.Add(1)

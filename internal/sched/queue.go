@@ -102,7 +102,6 @@ func (q *queue) pump(now limit.Instant, wakes *Wakes) {
 		w.RetryAfter, _ = q.s.forecast(q, w, now)
 		wakes.add(w)
 	}
-	wait := limit.Never
 	for {
 		w, _, ok := q.order.Peek()
 		if !ok {
@@ -118,8 +117,7 @@ func (q *queue) pump(now limit.Instant, wakes *Wakes) {
 		case !w.Grant.OK && w.Tokens > w.Grant.Limit:
 			out = TooLarge // the limit was lowered while it waited
 		case !w.Grant.OK:
-			wait = w.Grant.Wait
-			q.rearm(now, wait)
+			q.rearm(now, w.Grant.Wait)
 			return
 		}
 		q.order.Pop()

@@ -335,16 +335,16 @@ type Queued struct {
 	Waited, Left            time.Duration // Left is limit.Never without a deadline
 }
 
-// Each calls f with waiting flows, at most limit of them, holding a lock: f must be quick and must not
+// Each calls f with waiting flows, at most so many of them, holding a lock: f must be quick and must not
 // call back.
-func (s *Scheduler) Each(max int, f func(Queued)) {
+func (s *Scheduler) Each(most int, f func(Queued)) {
 	now := s.cfg.Now()
 	for i := range s.shards {
 		sh := &s.shards[i]
 		sh.mu.Lock()
 		for _, q := range sh.queues {
 			q.order.Each(func(k wfq.ClassKey, fair string, cost float64, w *Waiter) {
-				if max--; max < 0 {
+				if most--; most < 0 {
 					return
 				}
 				left := limit.Never
@@ -355,7 +355,7 @@ func (s *Scheduler) Each(max int, f func(Queued)) {
 			})
 		}
 		sh.mu.Unlock()
-		if max < 0 {
+		if most < 0 {
 			return
 		}
 	}

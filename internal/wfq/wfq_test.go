@@ -14,10 +14,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-var (
-	paid = ClassKey{"paid", 5}
-	free = ClassKey{"free", 1}
-)
+var paid = ClassKey{"paid", 5}
 
 // play reads a script of words and returns what was popped: "name:class/key=cost" pushes, "-name"
 // removes, "pop" pops one, "drain" pops all. Classes are written workload@priority.

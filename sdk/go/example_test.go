@@ -134,13 +134,13 @@ func ExampleClient_StartFlow_wait() {
 	// Output: true
 }
 
-func ExampleRetry() {
+func ExampleClient_Retry() {
 	client, stop := exampleClient()
 	defer stop()
 
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
 	defer cancel()
-	err := sluice.Retry(ctx, client, "checkout", sluice.Labels{"user_id": "mallory"}, sluice.RetryPolicy{MaxAttempts: 5},
+	err := client.Retry(ctx, "checkout", sluice.Labels{"user_id": "mallory"}, sluice.RetryPolicy{MaxAttempts: 5},
 		func(ctx context.Context) error {
 			return nil // the work
 		})

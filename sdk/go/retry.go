@@ -70,7 +70,7 @@ func (e *DeniedError) Error() string {
 // Retry returns nil when fn succeeded, the error of fn when it failed, and a *DeniedError when the flow
 // was denied for the last time: attempts used up, the context over before the next one could start,
 // or a denial that a later attempt cannot change, such as "invalid_request".
-func Retry(ctx context.Context, c *Client, controlPoint string, labels Labels, policy RetryPolicy, fn func(ctx context.Context) error, opts ...FlowOption) error {
+func (c *Client) Retry(ctx context.Context, controlPoint string, labels Labels, policy RetryPolicy, fn func(ctx context.Context) error, opts ...FlowOption) error {
 	return policy.run(ctx, func() (*DeniedError, error) {
 		return attempt(ctx, c, controlPoint, labels, fn, opts)
 	})

@@ -42,7 +42,7 @@ const (
 
 // parseAddr turns what users write into a gRPC target. secure is true for https.
 func parseAddr(addr string) (target string, secure bool, err error) {
-	scheme, rest, hasScheme := strings.Cut(addr, "://")
+	scheme, _, hasScheme := strings.Cut(addr, "://")
 	switch {
 	case hasScheme && (scheme == "http" || scheme == "https"):
 		return parseURL(addr, scheme == "https")
@@ -53,12 +53,11 @@ func parseAddr(addr string) (target string, secure bool, err error) {
 	case strings.HasPrefix(addr, "unix:"):
 		return addr, false, nil
 	}
-	rest = addr
-	host, port, err := net.SplitHostPort(rest)
+	host, port, err := net.SplitHostPort(addr)
 	if err != nil || host == "" || port == "" {
 		return "", false, fmt.Errorf("sluice: server address %q: want host:port, for example %s", addr, defaultAddr)
 	}
-	return "dns:///" + rest, false, nil
+	return "dns:///" + addr, false, nil
 }
 
 func parseURL(addr string, secure bool) (string, bool, error) {
