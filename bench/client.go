@@ -93,6 +93,28 @@ func startRequest(w *workload, i int) *flowv1.StartRequest {
 	}}
 }
 
+// limited makes sure that the product decides by a policy: what is measured must be worth measuring.
+func limited(ctx context.Context, addr string) error {
+	conn, err := dial(addr)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	for _, point := range []string{"bench", "queue"} {
+		resp, err := flowv1.NewFlowServiceClient(conn).Start(ctx, &flowv1.StartRequest{ControlPoint: point, Labels: map[string]string{"user": "x"}})
+		if err != nil {
+			return err
+		}
+		if resp.Reason != "admitted" {
+			return fmt.Errorf("control point %s: %s (%s), want a flow admitted by a policy", point, resp.Reason, resp.Message)
+		}
+		if _, err := flowv1.NewFlowServiceClient(conn).End(ctx, &flowv1.EndRequest{Token: resp.Token}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // unary is the rate of unary calls, closed loop.
 func unary(ctx context.Context, addr string, d time.Duration) (float64, error) {
 	var n atomic.Int64

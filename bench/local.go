@@ -178,7 +178,7 @@ func startOnce(binary string) (time.Duration, string, error) {
 		cmd.Wait()
 	}()
 	for time.Since(began) < 10*time.Second {
-		if limited(addr) {
+		if decides(addr) {
 			took := time.Since(began)
 			time.Sleep(time.Second)
 			return took, residentSet(cmd.Process.Pid), nil
@@ -188,8 +188,8 @@ func startOnce(binary string) (time.Duration, string, error) {
 	return 0, "", fmt.Errorf("%s made no limited decision within 10 s", binary)
 }
 
-// limited asks for one flow and tells whether the policy decided it.
-func limited(addr string) bool {
+// decides asks for one flow and tells whether the policy decided it.
+func decides(addr string) bool {
 	resp, err := http.Post("http://"+addr+"/sluice.flow.v1.FlowService/Start", "application/json",
 		bytes.NewReader([]byte(`{"controlPoint":"cold","labels":{"user":"u"},"noEnd":true}`)))
 	if err != nil {

@@ -96,6 +96,9 @@ func run(ctx context.Context, d time.Duration, rounds int, only string) error {
 		defer s.stop()
 		servers[name] = s
 	}
+	if err := limited(ctx, servers["sluice"].addr); err != nil {
+		return err
+	}
 	fmt.Printf("%-44s %-9s %14s %8s   %s\n", "what", "server", "result", "ratio", "target")
 	for _, r := range rows {
 		if !strings.Contains(r.name, only) {

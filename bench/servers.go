@@ -54,7 +54,7 @@ func runProduct() error {
 	if err := os.Mkdir(policies, 0o755); err != nil {
 		return err
 	}
-	for name, text := range map[string]string{"rate.yaml": ratePolicy, "queue.yaml": queuePolicy} {
+	for name, text := range map[string]string{"bench.yaml": ratePolicy, "bench-queue.yaml": queuePolicy} {
 		if err := os.WriteFile(filepath.Join(policies, name), []byte(text), 0o600); err != nil {
 			return err
 		}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"iter"
 	"maps"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -101,7 +102,11 @@ func (s *memStore) Close() error { return nil }
 type lines struct{ salt string }
 
 func (c lines) Compile(s Source) (*Compiled, error) {
-	out := &Compiled{Name: s.Name, Hash: fmt.Sprintf("%x", sha256.Sum256([]byte(c.salt+string(s.Text)))), Blueprint: s.Blueprint}
+	name := s.Name
+	if name == "" && s.File != "" {
+		name = strings.TrimSuffix(filepath.Base(s.File), filepath.Ext(s.File))
+	}
+	out := &Compiled{Name: name, Hash: fmt.Sprintf("%x", sha256.Sum256([]byte(c.salt+string(s.Text)))), Blueprint: s.Blueprint}
 	var problems []Problem
 	for i, line := range strings.Split(string(s.Text), "\n") {
 		words := strings.SplitN(strings.TrimSpace(line), " ", 4)

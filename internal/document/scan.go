@@ -95,7 +95,7 @@ func (s *scan) apply(ctx context.Context, name string) error {
 		return s.own(before, name)
 	}
 	request := ApplyRequest{
-		Source: Source{Name: strings.TrimSuffix(name, filepath.Ext(name)), File: path, Text: text},
+		Source: Source{File: path, Text: text}, // the compiler falls back to the file for a name
 		Author: "policy directory", Comment: "file " + name, Origin: OriginDir,
 	}
 	catalog := s.w.config.Catalog

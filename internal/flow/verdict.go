@@ -30,12 +30,12 @@ const (
 	Cancelled                 // the caller left
 	InvalidRequest            // it carries something that makes no sense
 	NotSampled                // a load ramp does not let it in
-	Unavailable               // a limiter could not decide, and says that this denies
+	ShuttingDown              // the server is stopping and cannot keep it waiting
 )
 
 var reasonNames = [...]string{
 	"", "admitted", "no_policy", "rate_limited", "concurrency_limited", "queue_timeout",
-	"deadline_too_short", "queue_full", "too_large", "cancelled", "invalid_request", "not_sampled", "unavailable",
+	"deadline_too_short", "queue_full", "too_large", "cancelled", "invalid_request", "not_sampled", "shutting_down",
 }
 
 // String is the stable code.
@@ -46,7 +46,7 @@ func Reasons() []string { return reasonNames[1:] }
 
 var queueReasons = [...]Reason{
 	sched.QueueTimeout: QueueTimeout, sched.NoTime: DeadlineTooShort, sched.QueueFull: QueueFull,
-	sched.TooLarge: TooLarge, sched.Cancelled: Cancelled, sched.Failed: Unavailable,
+	sched.TooLarge: TooLarge, sched.Cancelled: Cancelled, sched.Closed: ShuttingDown,
 }
 
 // Verdict is the answer to one flow.
@@ -97,6 +97,8 @@ func (v *Verdict) HTTPStatus() int {
 		return 200
 	case v.Reason == InvalidRequest:
 		return 400
+	case v.Reason == ShuttingDown:
+		return 503
 	case v.Limiter != nil:
 		return v.Limiter.DeniedStatus
 	case v.Reason == NotSampled:
@@ -148,6 +150,8 @@ func (v *Verdict) Message() string {
 		return "invalid request: " + v.Detail
 	case Cancelled:
 		return "the caller left while the flow was waiting"
+	case ShuttingDown:
+		return "the server is stopping and cannot keep the flow waiting; ask again"
 	case NotSampled:
 		return "no load ramp lets this flow in"
 	}
@@ -175,8 +179,6 @@ func (v *Verdict) why() string {
 			return "no capacity now, and it may not wait (" + v.Limiter.rate() + ")"
 		}
 		return "no capacity within " + short(v.Waited) + " of waiting (" + v.Limiter.rate() + ")"
-	case Unavailable:
-		return "the ledger cannot be reached"
 	}
 	return fmt.Sprintf("%s asked, %s left (%s)", tokens(v.Tokens), number(v.Remaining), v.Limiter.rate())
 }

@@ -60,7 +60,8 @@ const (
 	NoTime       // cannot be served before its deadline, so it did not wait
 	QueueFull    // too many wait already
 	TooLarge     // needs more than a full account holds
-	Cancelled    // the caller left, or the scheduler was closed
+	Cancelled    // the caller left
+	Closed       // the scheduler was closed
 	Failed       // the capacity could not be asked; see Waiter.Err
 )
 
@@ -246,7 +247,7 @@ func (s *Scheduler) refusal(q *queue, w *Waiter, now limit.Instant) Outcome {
 	switch {
 	case s.closed.Load():
 		w.RetryAfter = 0
-		return Cancelled
+		return Closed
 	case full:
 		return QueueFull
 	case w.Deadline <= now:
@@ -319,7 +320,7 @@ func (s *Scheduler) Close(wakes *Wakes) {
 		sh.mu.Lock()
 		for _, q := range sh.queues {
 			for w, ok := q.order.Pop(); ok; w, ok = q.order.Pop() {
-				q.leave(w, Cancelled, now)
+				q.leave(w, Closed, now)
 				wakes.add(w)
 			}
 			q.drop()

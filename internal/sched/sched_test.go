@@ -312,9 +312,9 @@ func TestFullQueueAndClose(t *testing.T) {
 	var wakes Wakes
 	r.s.Close(&wakes)
 	wakes.Run()
-	r.want(fmt.Sprintf("1:%d", Cancelled), fmt.Sprintf("2:%d", Cancelled))
+	r.want(fmt.Sprintf("1:%d", Closed), fmt.Sprintf("2:%d", Closed))
 	r.admit("late", "", "w", 1, 1, 0)
-	r.want(fmt.Sprintf("late:%d", Cancelled))
+	r.want(fmt.Sprintf("late:%d", Closed))
 	if r.s.Waiting() != 0 {
 		t.Error("flows are waiting in a closed scheduler")
 	}

@@ -20,13 +20,23 @@ const (
 	// statusClientClosed is what proxies log for a request whose caller has gone.
 	statusClientClosed = 499
 	statusUnavailable  = 503
+
+	// reasonShuttingDown is how a server that stops turns away flows that wait. It says nothing about the
+	// limit, so it counts as a server that could not be asked.
+	reasonShuttingDown = "shutting_down"
 )
 
+var errShuttingDown = fmt.Errorf("%w: it is shutting down", ErrUnavailable)
+
 // answerStream takes a verdict that came on the stream.
-func (f *Flow) answerStream(a *answer) {
+func (f *Flow) answerStream(a *answer, rampMode bool) {
 	f.waited = max(0, a.waited)
 	if a.admitted {
 		f.admit(a.token)
+		return
+	}
+	if a.denial.GetReason() == reasonShuttingDown {
+		f.decideWithout(errShuttingDown, rampMode)
 		return
 	}
 	denial := a.denial
@@ -37,8 +47,12 @@ func (f *Flow) answerStream(a *answer) {
 }
 
 // answerUnary takes a verdict that came from a call.
-func (f *Flow) answerUnary(r *flowv1.StartResponse) {
+func (f *Flow) answerUnary(r *flowv1.StartResponse, rampMode bool) {
 	f.waited = seconds(r.WaitedSeconds)
+	if r.Reason == reasonShuttingDown {
+		f.decideWithout(errShuttingDown, rampMode)
+		return
+	}
 	if r.Verdict == verdictAdmit {
 		f.admit(r.Token)
 	}

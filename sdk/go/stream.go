@@ -105,7 +105,7 @@ func (c *Client) startStream(ctx context.Context, f *Flow, s *shape, values []st
 	}
 	switch {
 	case call.answer.given:
-		f.answerStream(&call.answer)
+		f.answerStream(&call.answer, o.rampMode)
 		c.recycle(call)
 	case errors.Is(call.err, errCallerGone):
 		f.denyDone(context.Canceled)

@@ -38,7 +38,7 @@ func (c *Client) startUnary(ctx context.Context, f *Flow, controlPoint string, l
 	resp, err := c.callStart(ctx, controlPoint, labels, o)
 	switch {
 	case err == nil:
-		f.answerUnary(resp)
+		f.answerUnary(resp, o.rampMode)
 	case status.Code(err) == codes.InvalidArgument:
 		f.deny(ReasonInvalidRequest, status.Convert(err).Message(), 400, codes.InvalidArgument)
 	case errors.Is(ctx.Err(), context.Canceled):

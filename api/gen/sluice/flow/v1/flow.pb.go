@@ -184,7 +184,8 @@ type StartResponse struct {
 	// "admit" or "deny". An empty verdict is never a permission.
 	Verdict string `protobuf:"bytes,1,opt,name=verdict,proto3" json:"verdict,omitempty"`
 	// Why: a stable code. "admitted", "no_policy" or, for a denial, "rate_limited", "concurrency_limited",
-	// "queue_timeout", "deadline_too_short", "queue_full", "too_large", "cancelled", "invalid_request".
+	// "queue_timeout", "deadline_too_short", "queue_full", "too_large", "cancelled", "invalid_request",
+	// "not_sampled", "shutting_down".
 	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
 	// The same in one plain sentence.
 	Message string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
