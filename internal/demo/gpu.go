@@ -262,11 +262,13 @@ func (h markHeap) Swap(i, j int) {
 	h[i], h[j] = h[j], h[i]
 	h[i].index, h[j].index = i, j
 }
+
 func (h *markHeap) Push(x any) {
 	m := x.(*mark)
 	m.index = len(*h)
 	*h = append(*h, m)
 }
+
 func (h *markHeap) Pop() any {
 	old := *h
 	m := old[len(old)-1]

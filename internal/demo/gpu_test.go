@@ -166,8 +166,12 @@ func TestCloseWakesAndRefuses(t *testing.T) {
 
 func TestGPUConfigIsChecked(t *testing.T) {
 	for _, cfg := range []gpuConfig{
-		{}, {Slots: 1, MaxJobs: 1}, {Slots: 0, MaxJobs: 1, Speed: 1}, {Slots: 1, MaxJobs: 0, Speed: 1},
-		{Slots: 1, MaxJobs: 1, Speed: math.NaN()}, {Slots: 1, MaxJobs: 1, Speed: 1, Penalty: -1},
+		{},
+		{Slots: 1, MaxJobs: 1},
+		{Slots: 0, MaxJobs: 1, Speed: 1},
+		{Slots: 1, MaxJobs: 0, Speed: 1},
+		{Slots: 1, MaxJobs: 1, Speed: math.NaN()},
+		{Slots: 1, MaxJobs: 1, Speed: 1, Penalty: -1},
 	} {
 		if _, err := newGPU(cfg); err == nil {
 			t.Errorf("newGPU(%+v): got no error", cfg)

@@ -162,7 +162,8 @@ func figures(e *experiment, res *Results) []figure {
 	}}
 	if hasQuota(res) {
 		out = append(out, figure{
-			"Answers of the provider", "Counted by the provider.", []legend{{"accepted", "accepted"}, {"refused", "refused (429)"}},
+			"Answers of the provider", "Counted by the provider.",
+			[]legend{{"accepted", "accepted"}, {"refused", "refused (429)"}},
 			both(func(p *Phase) template.HTML { return answersChart(p, x, answers) }),
 		})
 	}

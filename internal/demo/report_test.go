@@ -220,9 +220,14 @@ func TestTicks(t *testing.T) {
 		top  float64
 		want []float64
 	}{
-		{0, []float64{0}}, {math.NaN(), []float64{0}}, {math.Inf(1), []float64{0}},
-		{5, []float64{0, 1, 2, 3, 4, 5}}, {310, []float64{0, 100, 200, 300}}, {11, []float64{0, 5, 10}},
-		{3650, []float64{0, 1000, 2000, 3000}}, {0.9, []float64{0, 0.2, 0.4, 0.6, 0.8}},
+		{0, []float64{0}},
+		{math.NaN(), []float64{0}},
+		{math.Inf(1), []float64{0}},
+		{5, []float64{0, 1, 2, 3, 4, 5}},
+		{310, []float64{0, 100, 200, 300}},
+		{11, []float64{0, 5, 10}},
+		{3650, []float64{0, 1000, 2000, 3000}},
+		{0.9, []float64{0, 0.2, 0.4, 0.6, 0.8}},
 	}
 	for _, tt := range tests {
 		got := ticks(tt.top)

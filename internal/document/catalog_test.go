@@ -102,8 +102,10 @@ func TestRefusedChangesNothing(t *testing.T) {
 		want    error
 		words   []string
 	}{
-		{"mistakes", nil, with(func(r *ApplyRequest) { r.Source = Source{File: "f.yaml", Text: []byte("name a\nx 1\ny 2")} }), ErrInvalid,
-			[]string{"f.yaml:2:1: x: unknown", "f.yaml:3:1: y: unknown"}},
+		{
+			"mistakes", nil, with(func(r *ApplyRequest) { r.Source = Source{File: "f.yaml", Text: []byte("name a\nx 1\ny 2")} }), ErrInvalid,
+			[]string{"f.yaml:2:1: x: unknown", "f.yaml:3:1: y: unknown"},
+		},
 		{"other error of the compiler", nil, apply("crash"), ErrInvalid, []string{"not a list"}},
 		{"empty", nil, apply(" \n\t"), ErrInvalid, []string{"empty"}},
 		{"too large", nil, apply("name a\n" + strings.Repeat("\n", 1000)), ErrInvalid, []string{"1007 bytes", "at most 1000"}},

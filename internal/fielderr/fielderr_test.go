@@ -10,8 +10,10 @@ import (
 
 func TestErrorPrintsWhatIsSet(t *testing.T) {
 	for want, e := range map[string]*Error{
-		`p.yaml:3:5: a.b: got "x", want a number; did you mean 7?`: {File: "p.yaml", Line: 3, Column: 5, Path: "a.b",
-			Got: `"x"`, Want: "a number", Hint: "did you mean 7?"},
+		`p.yaml:3:5: a.b: got "x", want a number; did you mean 7?`: {
+			File: "p.yaml", Line: 3, Column: 5, Path: "a.b",
+			Got: `"x"`, Want: "a number", Hint: "did you mean 7?",
+		},
 		"3:5: unknown field":            {Line: 3, Column: 5, Message: "unknown field"},
 		"p.yaml: empty document":        {File: "p.yaml", Message: "empty document"},
 		"a: warning: old; write b":      {Path: "a", Message: "old", Hint: "write b", Severity: Warning},

@@ -31,7 +31,8 @@ func advance(m *Memory, d time.Duration) { m.start = m.start.Add(-d) }
 
 func take(t testing.TB, b interface {
 	Take(context.Context, string, float64, limit.Instant) (Charge, error)
-}, key string, n float64, now limit.Instant) Charge {
+}, key string, n float64, now limit.Instant,
+) Charge {
 	t.Helper()
 	c, err := b.Take(context.Background(), key, n, now)
 	if err != nil {
@@ -127,8 +128,10 @@ func TestNoRoomForBuckets(t *testing.T) {
 	for seed := range rounds {
 		rng := rand.New(rand.NewPCG(uint64(seed), 1))
 		m := newMemory(t, Config{MaxAccounts: 20 + rng.IntN(100)})
-		rule := limit.BucketRule{Capacity: 4, FillAmount: 4, Interval: time.Second, Continuous: true,
-			DelayInitialFill: seed%4 == 0}
+		rule := limit.BucketRule{
+			Capacity: 4, FillAmount: 4, Interval: time.Second, Continuous: true,
+			DelayInitialFill: seed%4 == 0,
+		}
 		b := m.Buckets(7, rule).(*memoryBuckets)
 		windows := map[int]*window{}
 		for step := range 3000 {

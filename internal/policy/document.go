@@ -106,8 +106,10 @@ func Finish(doc *strict.Document, src Source, draft Draft) (*Document, error) {
 func finalName(doc *strict.Document, src Source, draft Draft) string {
 	switch {
 	case draft.Name != "" && src.Name != "" && draft.Name != src.Name:
-		doc.Report(draft.NamePath, fielderr.Error{Got: fmt.Sprintf("%q", draft.Name), Want: fmt.Sprintf("%q, the name asked for", src.Name),
-			Hint: "use one name in both places, or leave it out of the document"})
+		doc.Report(draft.NamePath, fielderr.Error{
+			Got: fmt.Sprintf("%q", draft.Name), Want: fmt.Sprintf("%q, the name asked for", src.Name),
+			Hint: "use one name in both places, or leave it out of the document",
+		})
 		return ""
 	case draft.Name != "":
 		return draft.Name // its rules were checked when it was decoded

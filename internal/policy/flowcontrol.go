@@ -224,7 +224,8 @@ func (s *Scheduler) Check(at strict.Place) {
 		}
 		if j, ok := first[w.Name]; ok {
 			at.Field("workloads").Index(i).Field("name").Refuse(fielderr.Error{
-				Message: fmt.Sprintf("duplicate workload name %q, first used by workloads[%d]", w.Name, j)})
+				Message: fmt.Sprintf("duplicate workload name %q, first used by workloads[%d]", w.Name, j),
+			})
 			continue
 		}
 		first[w.Name] = i

@@ -122,10 +122,14 @@ func TestHashMeansTheSame(t *testing.T) {
 	}
 	want := hash("60", "", "")
 	for _, same := range [][3]string{
-		{`"60"`, "", ""}, {"60.0", "", ""}, {"6.0e+1", "", ""}, {"0x3C", "", ""},
+		{`"60"`, "", ""},
+		{"60.0", "", ""},
+		{"6.0e+1", "", ""},
+		{"0x3C", "", ""},
 		{"60", ", continuous_fill: true", "workloads: []"},
 		{"60", ", max_idle_time: 2h", "denied_response_status_code: 503"},
-		{"60", ", lazy_sync: {}", ""}, {"60,", "", ""},
+		{"60", ", lazy_sync: {}", ""},
+		{"60,", "", ""},
 	} {
 		if got := hash(same[0], same[1], same[2]); got != want {
 			t.Errorf("%q: hash differs", same)

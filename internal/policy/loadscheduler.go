@@ -194,7 +194,8 @@ var _ strict.Checker = (*RangeDrivenParameters)(nil)
 func (p *RangeDrivenParameters) Check(at strict.Place) {
 	if at.Present("high_throttle_threshold") && p.LowThrottleThreshold.SignalValue == p.HighThrottleThreshold.SignalValue {
 		at.Field("high_throttle_threshold").Field("signal_value").Refuse(fielderr.Error{
-			Want: "another value than low_throttle_threshold has"})
+			Want: "another value than low_throttle_threshold has",
+		})
 	}
 }
 

@@ -54,8 +54,10 @@ func ParseNode(doc *strict.Document, src Source) (*Document, error) {
 		var o ObjectDocument
 		doc.Decode("", root, &o)
 		name := objectName(doc, &o)
-		return Finish(doc, src, Draft{Policy: &o.Spec, Name: name, NamePath: "metadata.name", MustName: true,
-			Locate: func(p fielderr.Path) fielderr.Path { return "spec." + p }})
+		return Finish(doc, src, Draft{
+			Policy: &o.Spec, Name: name, NamePath: "metadata.name", MustName: true,
+			Locate: func(p fielderr.Path) fielderr.Path { return "spec." + p },
+		})
 	case src.Blueprint != "" || root.Get("blueprint") != nil || root.Get("policy") != nil:
 		doc.Report("", fielderr.Error{Message: "these are the values of a blueprint, not a policy", Hint: "render the blueprint first"})
 		refused, _ := doc.Problems()

@@ -153,8 +153,10 @@ var (
 func (c *Classifier) Check(at strict.Place) {
 	for _, label := range slices.Sorted(maps.Keys(c.Rules)) {
 		if !regoName.MatchString(label) || slices.Contains(regoKeywords, label) {
-			at.Field("rules").Field(label).RefuseKey(fielderr.Error{Got: fmt.Sprintf("label %q", label),
-				Want: "letters, digits and '_', not beginning with a digit, and no keyword of Rego"})
+			at.Field("rules").Field(label).RefuseKey(fielderr.Error{
+				Got:  fmt.Sprintf("label %q", label),
+				Want: "letters, digits and '_', not beginning with a digit, and no keyword of Rego",
+			})
 		}
 	}
 }

@@ -85,7 +85,8 @@ func (w wiring) checkScope(components []Component, path fielderr.Path) {
 			}
 			if first, taken := producers[out.SignalName]; taken {
 				w.report(at.Field("signal_name"), fielderr.Error{
-					Message: fmt.Sprintf("signal %q has a producer already, %s", out.SignalName, w.locate(first)), Hint: "choose another name"})
+					Message: fmt.Sprintf("signal %q has a producer already, %s", out.SignalName, w.locate(first)), Hint: "choose another name",
+				})
 				return
 			}
 			producers[out.SignalName] = at
@@ -100,7 +101,8 @@ func (w wiring) checkScope(components []Component, path fielderr.Path) {
 			}
 			w.report(at.Field("signal_name"), fielderr.Error{
 				Message: fmt.Sprintf("no component of this circuit produces the signal %q", in.SignalName),
-				Hint:    fielderr.OneOf(in.SignalName, names)})
+				Hint:    fielderr.OneOf(in.SignalName, names),
+			})
 		})
 		if nested := components[i].NestedCircuit; nested != nil {
 			inside := path.Index(i).Field("nested_circuit")
@@ -132,7 +134,8 @@ func (w wiring) checkPortName(seen map[string]int, name string, i int, at fielde
 	}
 	if first, taken := seen[name]; taken {
 		w.report(at.Field("port_name"), fielderr.Error{
-			Message: fmt.Sprintf("port name %q is taken by components[%d] of this nested circuit", name, first)})
+			Message: fmt.Sprintf("port name %q is taken by components[%d] of this nested circuit", name, first),
+		})
 		return
 	}
 	seen[name] = i
@@ -141,8 +144,10 @@ func (w wiring) checkPortName(seen map[string]int, name string, i int, at fielde
 func (w wiring) checkPortMap(names []string, inside map[string]int, kind string, at fielderr.Path) {
 	for _, name := range names {
 		if _, ok := inside[name]; !ok {
-			w.report(at.Field(name), fielderr.Error{Message: fmt.Sprintf("no %s inside has the port_name %q", kind, name),
-				Hint: fielderr.OneOf(name, slices.Sorted(maps.Keys(inside)))})
+			w.report(at.Field(name), fielderr.Error{
+				Message: fmt.Sprintf("no %s inside has the port_name %q", kind, name),
+				Hint:    fielderr.OneOf(name, slices.Sorted(maps.Keys(inside))),
+			})
 		}
 	}
 }

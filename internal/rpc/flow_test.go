@@ -210,8 +210,10 @@ func TestStreamWaitsCancelsAndEnds(t *testing.T) {
 		t.Fatal(third)
 	}
 	ends := []*flowv1.StreamEnd{
-		{Id: 10, End: &flowv1.EndRequest{Token: third.Token}}, {Id: 11, End: &flowv1.EndRequest{Token: third.Token}},
-		{Id: 12, End: &flowv1.EndRequest{Token: []byte("forged")}}, {Id: 13},
+		{Id: 10, End: &flowv1.EndRequest{Token: third.Token}},
+		{Id: 11, End: &flowv1.EndRequest{Token: third.Token}},
+		{Id: 12, End: &flowv1.EndRequest{Token: []byte("forged")}},
+		{Id: 13},
 	}
 	if err := s.Send(&flowv1.StreamRequest{Ends: ends}); err != nil {
 		t.Fatal(err)

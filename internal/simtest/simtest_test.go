@@ -42,8 +42,10 @@ func TestFairShare(t *testing.T) {
 // themselves, which makes 400 ms. Starting from idle slots saves a little of both.
 func TestPaidOverFree(t *testing.T) {
 	group := func(name string, priority float64, start time.Duration) Group {
-		return Group{Class: wfq.ClassKey{Workload: name, Priority: priority}, Clients: 5, Calls: 25, Cost: 1,
-			Service: 100 * time.Millisecond, Start: start, Stagger: 2 * time.Millisecond}
+		return Group{
+			Class: wfq.ClassKey{Workload: name, Priority: priority}, Clients: 5, Calls: 25, Cost: 1,
+			Service: 100 * time.Millisecond, Start: start, Stagger: 2 * time.Millisecond,
+		}
 	}
 	for _, firstFree := range []time.Duration{0, time.Millisecond, 3 * time.Millisecond, 20 * time.Millisecond} {
 		results, peak := Run(Server{Slots: 2}, []Group{group("paid", 5, 0), group("free", 1, firstFree)}, time.Minute)
@@ -99,8 +101,10 @@ func TestSharesOfQuota(t *testing.T) {
 
 // A lone workload gets all there is, whatever its priority.
 func TestLoneWorkload(t *testing.T) {
-	results, peak := Run(Server{Slots: 4}, []Group{{Class: wfq.ClassKey{Priority: 0.1}, Clients: 8, Cost: 1,
-		Service: 10 * time.Millisecond}}, 10*time.Second)
+	results, peak := Run(Server{Slots: 4}, []Group{{
+		Class: wfq.ClassKey{Priority: 0.1}, Clients: 8, Cost: 1,
+		Service: 10 * time.Millisecond,
+	}}, 10*time.Second)
 	if results[0].Calls < 4000 || peak != 4 {
 		t.Errorf("%d calls, %d at once, want 4000, 4", results[0].Calls, peak)
 	}

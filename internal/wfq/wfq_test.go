@@ -54,35 +54,61 @@ func play(t *testing.T, script string) string {
 
 func TestOrder(t *testing.T) {
 	tests := []struct{ name, script, want string }{
-		{"first in, first out inside a key",
-			"1:w@1/k=1 2:w@1/k=9 3:w@1/k=1 4:w@1/k=0 drain", "1 2 3 4"},
-		{"two to one",
-			"a1:a@2/=1 a2:a@2/=1 a3:a@2/=1 a4:a@2/=1 b1:b@1/=1 b2:b@1/=1 drain", "a1 a2 b1 a3 a4 b2"},
-		{"the cheap go before the dear",
-			"a1:a@1/=3 a2:a@1/=3 b1:b@1/=1 b2:b@1/=1 b3:b@1/=1 b4:b@1/=1 drain", "b1 b2 a1 b3 b4 a2"},
+		{
+			"first in, first out inside a key",
+			"1:w@1/k=1 2:w@1/k=9 3:w@1/k=1 4:w@1/k=0 drain", "1 2 3 4",
+		},
+		{
+			"two to one",
+			"a1:a@2/=1 a2:a@2/=1 a3:a@2/=1 a4:a@2/=1 b1:b@1/=1 b2:b@1/=1 drain", "a1 a2 b1 a3 a4 b2",
+		},
+		{
+			"the cheap go before the dear",
+			"a1:a@1/=3 a2:a@1/=3 b1:b@1/=1 b2:b@1/=1 b3:b@1/=1 b4:b@1/=1 drain", "b1 b2 a1 b3 b4 a2",
+		},
 		{"equal finish: who became active first", // the first mover has no other advantage (13.2, 20)
 			"b1:b@1/=1 a1:a@1/=1 b2:b@1/=1 a2:a@1/=1 drain", "b1 a1 b2 a2"},
-		{"keys take turns inside a class",
-			"x1:w@1/x=1 x2:w@1/x=1 x3:w@1/x=1 y1:w@1/y=1 y2:w@1/y=1 z1:w@1/z=1 drain", "x1 y1 z1 x2 y2 x3"},
-		{"many keys do not make a class larger",
-			"a1:a@1/k=1 a2:a@1/k=1 a3:a@1/k=1 b1:b@1/x=1 b2:b@1/y=1 b3:b@1/z=1 drain", "a1 b1 a2 b2 a3 b3"},
-		{"the same workload at two priorities is two classes",
-			"l1:w@1/=1 h1:w@3/=1 l2:w@1/=1 h2:w@3/=1 h3:w@3/=1 drain", "h1 h2 l1 h3 l2"},
-		{"who comes late gains nothing and loses nothing",
-			"a1:a@1/=1 a2:a@1/=1 a3:a@1/=1 a4:a@1/=1 pop pop b1:b@1/=1 b2:b@1/=1 drain", "a1 a2 a3 b1 a4 b2"},
-		{"who pauses gathers no credit",
+		{
+			"keys take turns inside a class",
+			"x1:w@1/x=1 x2:w@1/x=1 x3:w@1/x=1 y1:w@1/y=1 y2:w@1/y=1 z1:w@1/z=1 drain", "x1 y1 z1 x2 y2 x3",
+		},
+		{
+			"many keys do not make a class larger",
+			"a1:a@1/k=1 a2:a@1/k=1 a3:a@1/k=1 b1:b@1/x=1 b2:b@1/y=1 b3:b@1/z=1 drain", "a1 b1 a2 b2 a3 b3",
+		},
+		{
+			"the same workload at two priorities is two classes",
+			"l1:w@1/=1 h1:w@3/=1 l2:w@1/=1 h2:w@3/=1 h3:w@3/=1 drain", "h1 h2 l1 h3 l2",
+		},
+		{
+			"who comes late gains nothing and loses nothing",
+			"a1:a@1/=1 a2:a@1/=1 a3:a@1/=1 a4:a@1/=1 pop pop b1:b@1/=1 b2:b@1/=1 drain", "a1 a2 a3 b1 a4 b2",
+		},
+		{
+			"who pauses gathers no credit",
 			"b1:b@1/=1 a1:a@1/=1 a2:a@1/=1 a3:a@1/=1 a4:a@1/=1 pop pop pop b2:b@1/=1 b3:b@1/=1 drain",
-			"b1 a1 a2 a3 b2 a4 b3"},
-		{"a removed head costs its class nothing",
-			"a1:a@1/=9 a2:a@1/=1 b1:b@1/=2 b2:b@1/=2 -a1 drain", "a2 b1 b2"},
-		{"removal in the middle keeps the order",
-			"1:w@1/k=1 2:w@1/k=1 3:w@1/k=1 4:w@1/k=1 -2 -4 5:w@1/k=1 drain", "1 3 5"},
-		{"removal of a whole key",
-			"x1:w@1/x=1 y1:w@1/y=1 x2:w@1/x=1 y2:w@1/y=1 -x1 -x2 drain", "y1 y2"},
-		{"removal of a whole class, and its return",
-			"a1:a@1/=1 b1:b@1/=1 -a1 b2:b@1/=1 a2:a@1/=1 drain", "b1 a2 b2"},
-		{"costs of nothing go at once",
-			"a1:a@1/=5 b1:b@1/=0 b2:b@1/=0 a2:a@1/=0 drain", "b1 b2 a1 a2"},
+			"b1 a1 a2 a3 b2 a4 b3",
+		},
+		{
+			"a removed head costs its class nothing",
+			"a1:a@1/=9 a2:a@1/=1 b1:b@1/=2 b2:b@1/=2 -a1 drain", "a2 b1 b2",
+		},
+		{
+			"removal in the middle keeps the order",
+			"1:w@1/k=1 2:w@1/k=1 3:w@1/k=1 4:w@1/k=1 -2 -4 5:w@1/k=1 drain", "1 3 5",
+		},
+		{
+			"removal of a whole key",
+			"x1:w@1/x=1 y1:w@1/y=1 x2:w@1/x=1 y2:w@1/y=1 -x1 -x2 drain", "y1 y2",
+		},
+		{
+			"removal of a whole class, and its return",
+			"a1:a@1/=1 b1:b@1/=1 -a1 b2:b@1/=1 a2:a@1/=1 drain", "b1 a2 b2",
+		},
+		{
+			"costs of nothing go at once",
+			"a1:a@1/=5 b1:b@1/=0 b2:b@1/=0 a2:a@1/=0 drain", "b1 b2 a1 a2",
+		},
 		{"nothing", "pop drain", ""},
 	}
 	for _, tt := range tests {

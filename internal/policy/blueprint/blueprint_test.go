@@ -254,8 +254,10 @@ func TestFind(t *testing.T) {
 
 // TestRenderKeepsText: text that YAML could read as something else comes back as text.
 func TestRenderKeepsText(t *testing.T) {
-	for _, text := range []string{"1", "1e3", "0x1f", "1_000", "null", "true", "yes", "~", ".nan", "2001-01-01", "a: b", "- a", "# a", "'", `"`, "é", "a\nb\n", " a ",
-		"", "{}", "*a", "&a", "!a", "%", "@", "|", "a #b", "\t", "\u2028", strings.Repeat("long ", 100), strict.Placeholder + "x"} {
+	for _, text := range []string{
+		"1", "1e3", "0x1f", "1_000", "null", "true", "yes", "~", ".nan", "2001-01-01", "a: b", "- a", "# a", "'", `"`, "é", "a\nb\n", " a ",
+		"", "{}", "*a", "&a", "!a", "%", "@", "|", "a #b", "\t", "\u2028", strings.Repeat("long ", 100), strict.Placeholder + "x",
+	} {
 		quoted, err := json.Marshal(text)
 		if err != nil {
 			t.Fatal(err)

@@ -113,8 +113,10 @@ func choose(doc *strict.Document, src policy.Source) (*Blueprint, bool) {
 			return nil, false
 		}
 		if name != "" && name != node.Text {
-			doc.Report(path, fielderr.Error{Line: node.Line, Column: node.Column, Got: node.Describe(),
-				Want: fmt.Sprintf("%q, the blueprint asked for", name)})
+			doc.Report(path, fielderr.Error{
+				Line: node.Line, Column: node.Column, Got: node.Describe(),
+				Want: fmt.Sprintf("%q, the blueprint asked for", name),
+			})
 			return nil, false
 		}
 		name = node.Text

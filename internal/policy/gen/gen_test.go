@@ -155,8 +155,10 @@ func TestSchemasRefuseBadDocuments(t *testing.T) {
 	}
 	for _, file := range glob(t, "../blueprint/testdata/bad/*") {
 		name := strings.TrimSuffix(filepath.Base(file), ".yaml")
-		b, ok := blueprint.Find(map[string]string{"amounts": "quota-scheduling/base", "values": "concurrency-scheduling/base",
-			"concurrency": "concurrency-limiting/base"}[name])
+		b, ok := blueprint.Find(map[string]string{
+			"amounts": "quota-scheduling/base", "values": "concurrency-scheduling/base",
+			"concurrency": "concurrency-limiting/base",
+		}[name])
 		if !ok {
 			b, _ = blueprint.Find("rate-limiting/base")
 		}

@@ -55,8 +55,10 @@ func (s schemas) root(path, title string) *jsonschema.Schema {
 // object is the schema of a struct. defaulted are the keys that a default supplies, which nobody has to
 // write.
 func (s schemas) object(t reflect.Type, defaulted []string) *jsonschema.Schema {
-	o := &jsonschema.Schema{Type: "object", Properties: jsonschema.NewProperties(), AdditionalProperties: jsonschema.FalseSchema,
-		Description: s.docs.ofType(t)}
+	o := &jsonschema.Schema{
+		Type: "object", Properties: jsonschema.NewProperties(), AdditionalProperties: jsonschema.FalseSchema,
+		Description: s.docs.ofType(t),
+	}
 	fields := strict.Fields(t)
 	for _, f := range fields {
 		o.Properties.Set(f.Name, s.field(f))

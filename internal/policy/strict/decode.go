@@ -104,8 +104,10 @@ func (d *Document) decodeField(parent fielderr.Path, n *Node, f Field, v reflect
 	path, node := parent.Field(f.Name), n.Get(f.Name)
 	if node != nil && f.Deprecated != "" {
 		d.nodes[path] = node
-		d.Report(path, fielderr.Error{Severity: fielderr.Warning, Message: "deprecated", Hint: f.Deprecated,
-			Line: node.KeyLine, Column: node.KeyColumn})
+		d.Report(path, fielderr.Error{
+			Severity: fielderr.Warning, Message: "deprecated", Hint: f.Deprecated,
+			Line: node.KeyLine, Column: node.KeyColumn,
+		})
 	}
 	switch {
 	case node != nil:
@@ -149,8 +151,10 @@ func (n *Node) standingAt(other *Node) *Node {
 
 func (d *Document) reportDuplicates(path fielderr.Path, n *Node) {
 	for _, dup := range n.duplicates {
-		d.Report(path.Field(dup.key), fielderr.Error{Line: dup.at.Line, Column: dup.at.Column,
-			Message: fmt.Sprintf("duplicate key, first on line %d", dup.first), Hint: "remove one of them"})
+		d.Report(path.Field(dup.key), fielderr.Error{
+			Line: dup.at.Line, Column: dup.at.Column,
+			Message: fmt.Sprintf("duplicate key, first on line %d", dup.first), Hint: "remove one of them",
+		})
 	}
 }
 
@@ -169,8 +173,10 @@ func (d *Document) reportUnknown(path fielderr.Path, n *Node, fields []Field) (u
 		if name, ok := fielderr.Suggest(m.Key, names); ok {
 			meant = append(meant, name)
 		}
-		d.Report(path.Field(m.Key), fielderr.Error{Line: m.Line, Column: m.Column, Message: "unknown field",
-			Hint: fielderr.OneOf(m.Key, names)})
+		d.Report(path.Field(m.Key), fielderr.Error{
+			Line: m.Line, Column: m.Column, Message: "unknown field",
+			Hint: fielderr.OneOf(m.Key, names),
+		})
 	}
 	return unknown, meant
 }
@@ -196,8 +202,10 @@ func (d *Document) checkUnions(path fielderr.Path, n *Node, fields []Field, unkn
 		switch {
 		case len(present) > 1:
 			second := n.Get(present[1])
-			d.Report(path.Field(present[1]), fielderr.Error{Line: second.KeyLine, Column: second.KeyColumn,
-				Got: strings.Join(present, " and "), Want: "only one of them"})
+			d.Report(path.Field(present[1]), fielderr.Error{
+				Line: second.KeyLine, Column: second.KeyColumn,
+				Got: strings.Join(present, " and "), Want: "only one of them",
+			})
 		case len(present) == 0 && f.UnionMust && unknown == 0:
 			d.Report(path, fielderr.Error{Line: n.KeyLine, Column: n.KeyColumn, Got: "none", Want: "one of " + strings.Join(all, ", ")})
 		}

@@ -63,8 +63,10 @@ func Parse(file string, text []byte) (*Document, error) {
 
 func (d *Document) parse(text []byte) *fielderr.Error {
 	if len(text) > MaxBytes {
-		return &fielderr.Error{Message: "document too large", Got: fmt.Sprintf("%d bytes", len(text)),
-			Want: fmt.Sprintf("at most %d", MaxBytes), Hint: "split it into several documents"}
+		return &fielderr.Error{
+			Message: "document too large", Got: fmt.Sprintf("%d bytes", len(text)),
+			Want: fmt.Sprintf("at most %d", MaxBytes), Hint: "split it into several documents",
+		}
 	}
 	s := strings.TrimPrefix(strings.ReplaceAll(string(text), "\r\n", "\n"), "\uFEFF")
 	d.lines = strings.Split(s, "\n")
@@ -84,8 +86,10 @@ func checkText(lines []string) *fielderr.Error {
 		}
 		for j, r := range []rune(line) {
 			if r < ' ' && r != '\t' || r == 0x7F {
-				return &fielderr.Error{Line: i + 1, Column: j + 1, Got: fmt.Sprintf("control character U+%04X", r),
-					Want: "printable text"}
+				return &fielderr.Error{
+					Line: i + 1, Column: j + 1, Got: fmt.Sprintf("control character U+%04X", r),
+					Want: "printable text",
+				}
 			}
 		}
 	}
@@ -118,8 +122,10 @@ func (d *Document) reportAt(path fielderr.Path, line, column int, e fielderr.Err
 	d.found = append(d.found, &e)
 	if len(d.found) == maxErrors {
 		d.full = true
-		d.found = append(d.found, &fielderr.Error{File: d.File, Line: len(d.lines), Column: 1,
-			Message: fmt.Sprintf("more than %d problems; the rest is not shown", maxErrors)})
+		d.found = append(d.found, &fielderr.Error{
+			File: d.File, Line: len(d.lines), Column: 1,
+			Message: fmt.Sprintf("more than %d problems; the rest is not shown", maxErrors),
+		})
 	}
 }
 

@@ -75,8 +75,10 @@ func (r Rule) check(n *Node, v reflect.Value) *fielderr.Error {
 		}
 	case "oneof":
 		if words := strings.Fields(r.Arg); !slices.Contains(words, v.String()) {
-			return &fielderr.Error{Got: n.Describe(), Want: "one of " + strings.Join(words, ", "),
-				Hint: fielderr.DidYouMean(v.String(), words)}
+			return &fielderr.Error{
+				Got: n.Describe(), Want: "one of " + strings.Join(words, ", "),
+				Hint: fielderr.DidYouMean(v.String(), words),
+			}
 		}
 	default:
 		return r.compare(n, v)
@@ -129,8 +131,10 @@ func CheckName(name string) *fielderr.Error {
 	if len(name) <= maxName && namePattern.MatchString(name) {
 		return nil
 	}
-	problem := &fielderr.Error{Got: (&Node{Kind: Text, Text: name}).Describe(),
-		Want: "lower-case letters, digits, '-' and '.', beginning and ending with a letter or digit"}
+	problem := &fielderr.Error{
+		Got:  (&Node{Kind: Text, Text: name}).Describe(),
+		Want: "lower-case letters, digits, '-' and '.', beginning and ending with a letter or digit",
+	}
 	if len(name) > maxName {
 		problem.Got = fmt.Sprintf("%d characters", len(name))
 		problem.Want = fmt.Sprintf("at most %d", maxName)

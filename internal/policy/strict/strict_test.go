@@ -125,8 +125,10 @@ func TestDefault(t *testing.T) {
 }
 
 func TestCheckName(t *testing.T) {
-	for name, fine := range map[string]bool{"a": true, "per-user.v2": true, "0": true, strings.Repeat("a", 253): true,
-		"": false, "-a": false, "a-": false, "a.": false, "A": false, "a_b": false, "a b": false, "é": false, strings.Repeat("a", 254): false} {
+	for name, fine := range map[string]bool{
+		"a": true, "per-user.v2": true, "0": true, strings.Repeat("a", 253): true,
+		"": false, "-a": false, "a-": false, "a.": false, "A": false, "a_b": false, "a b": false, "é": false, strings.Repeat("a", 254): false,
+	} {
 		if problem := CheckName(name); (problem == nil) != fine {
 			t.Errorf("%q: got %v", name, problem)
 		}

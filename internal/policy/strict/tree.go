@@ -21,8 +21,10 @@ func parseTree(text string) (root *Node, problem *fielderr.Error) {
 	defer func() {
 		// The text is a stranger's and the parser is not ours: a bug of it must cost this document only.
 		if r := recover(); r != nil {
-			root, problem = nil, &fielderr.Error{Line: 1, Column: 1,
-				Message: fmt.Sprintf("the YAML parser failed: %v", r), Hint: "simplify the document"}
+			root, problem = nil, &fielderr.Error{
+				Line: 1, Column: 1,
+				Message: fmt.Sprintf("the YAML parser failed: %v", r), Hint: "simplify the document",
+			}
 		}
 	}()
 	tokens := lexer.Tokenize(text)
@@ -44,8 +46,10 @@ func parseTree(text string) (root *Node, problem *fielderr.Error) {
 // checkTokens bounds what the parser, which recurses and is quadratic in places, is given.
 func checkTokens(tokens token.Tokens) *fielderr.Error {
 	if len(tokens) > maxTokens {
-		return &fielderr.Error{Message: "document too large", Got: fmt.Sprintf("%d tokens", len(tokens)),
-			Want: fmt.Sprintf("at most %d", maxTokens), Hint: "split it into several documents"}
+		return &fielderr.Error{
+			Message: "document too large", Got: fmt.Sprintf("%d tokens", len(tokens)),
+			Want: fmt.Sprintf("at most %d", maxTokens), Hint: "split it into several documents",
+		}
 	}
 	flow, line, inLine := 0, 0, 0
 	for _, t := range tokens {
@@ -68,8 +72,10 @@ func checkTokens(tokens token.Tokens) *fielderr.Error {
 }
 
 func tooDeep(at position) *fielderr.Error {
-	return &fielderr.Error{Line: at.Line, Column: at.Column, Message: "nested too deeply",
-		Want: fmt.Sprintf("at most %d levels", maxDepth)}
+	return &fielderr.Error{
+		Line: at.Line, Column: at.Column, Message: "nested too deeply",
+		Want: fmt.Sprintf("at most %d levels", maxDepth),
+	}
 }
 
 func syntaxProblem(err error) *fielderr.Error {
@@ -99,8 +105,10 @@ func onlyBody(file *ast.File) (ast.Node, *fielderr.Error) {
 		}
 		if body != nil {
 			at := doc.Body.GetToken().Position
-			return nil, &fielderr.Error{Line: at.Line, Column: at.Column, Message: "a second document in one file",
-				Hint: "put each document into its own file"}
+			return nil, &fielderr.Error{
+				Line: at.Line, Column: at.Column, Message: "a second document in one file",
+				Hint: "put each document into its own file",
+			}
 		}
 		body = doc.Body
 	}
@@ -162,8 +170,10 @@ func (b *builder) build(n ast.Node, key position, depth int) (*Node, *fielderr.E
 	case *ast.MappingValueNode:
 		return b.mapping(node, []*ast.MappingValueNode{n}, depth)
 	case *ast.TagNode:
-		return nil, &fielderr.Error{Line: p.Line, Column: p.Column, Got: "the YAML tag " + n.Start.Value,
-			Want: "a plain value", Hint: "leave the tag out; quote a value to make it text"}
+		return nil, &fielderr.Error{
+			Line: p.Line, Column: p.Column, Got: "the YAML tag " + n.Start.Value,
+			Want: "a plain value", Hint: "leave the tag out; quote a value to make it text",
+		}
 	default:
 		return nil, &fielderr.Error{Line: p.Line, Column: p.Column, Message: "a kind of YAML that documents here do not use"}
 	}
@@ -172,8 +182,10 @@ func (b *builder) build(n ast.Node, key position, depth int) (*Node, *fielderr.E
 
 func (b *builder) count(nodes int, at position) *fielderr.Error {
 	if b.size += nodes; b.size > maxNodes {
-		return &fielderr.Error{Line: at.Line, Column: at.Column, Message: "document too large",
-			Want: fmt.Sprintf("at most %d values, aliases expanded", maxNodes)}
+		return &fielderr.Error{
+			Line: at.Line, Column: at.Column, Message: "document too large",
+			Want: fmt.Sprintf("at most %d values, aliases expanded", maxNodes),
+		}
 	}
 	return nil
 }
@@ -193,8 +205,10 @@ func (b *builder) alias(n *ast.AliasNode) (*Node, *fielderr.Error) {
 	case !known:
 		return nil, &fielderr.Error{Line: p.Line, Column: p.Column, Got: "*" + name, Want: "an alias of an anchor defined above"}
 	case node == nil:
-		return nil, &fielderr.Error{Line: p.Line, Column: p.Column, Got: "*" + name + " inside its own anchor",
-			Want: "an alias of an anchor that ends before it"}
+		return nil, &fielderr.Error{
+			Line: p.Line, Column: p.Column, Got: "*" + name + " inside its own anchor",
+			Want: "an alias of an anchor that ends before it",
+		}
 	}
 	return node, b.count(node.size, p)
 }
