@@ -14,14 +14,36 @@ import (
 
 	"github.com/sluice-project/sluice/internal/config"
 	"github.com/sluice-project/sluice/internal/flow"
+	"github.com/sluice-project/sluice/internal/ledger"
 	"github.com/sluice-project/sluice/internal/rpc"
+	"github.com/sluice-project/sluice/internal/store"
 )
 
 // Files in the data directory.
 const (
 	adminTokenFile = "admin-token"
 	flowKeyFile    = "flow-key"
+	startedFile    = "started" // there is a file for everything
 )
+
+// checkComplete refuses a data directory from which a part is missing: the server would start without
+// policies, or with all limits fresh, as if nothing had ever been there. The marker tells that apart from
+// a first start that was cut short. Who wants to go on without the part removes the marker.
+func checkComplete(dir string) error {
+	marker := filepath.Join(dir, startedFile)
+	if _, err := os.Stat(marker); err != nil {
+		return nil
+	}
+	for _, part := range []struct{ file, holds string }{
+		{store.FileName, "the policies"}, {ledger.FileName, "the counts of limits"},
+	} {
+		if _, err := os.Stat(filepath.Join(dir, part.file)); errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("data directory %s has lost %s, which holds %s: restore it from a backup, or remove %s to start without it",
+				dir, part.file, part.holds, marker)
+		}
+	}
+	return nil
+}
 
 // Access says who may call a server.
 type Access struct {

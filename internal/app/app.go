@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -139,6 +140,9 @@ func (p *parts) build(ctx context.Context) (err error) {
 	if p.listener, err = listen(ctx, c.Listen); err != nil {
 		return err
 	}
+	if err = checkComplete(c.DataDir); err != nil {
+		return err
+	}
 	// Opening the store makes the data directory and locks it.
 	if p.store, err = store.Open(ctx, c.DataDir, store.Options{Logger: p.log}); err != nil {
 		return err
@@ -155,6 +159,9 @@ func (p *parts) build(ctx context.Context) (err error) {
 	})
 	if err != nil {
 		return err
+	}
+	if err = os.WriteFile(filepath.Join(c.DataDir, startedFile), nil, 0o600); err != nil {
+		return fmt.Errorf("write to the data directory: %w", err)
 	}
 	p.engine, err = flow.New(flow.Config{
 		Authority: p.ledger, TokenKey: key, MaxWaiting: int(c.Limits.MaxWaiting),

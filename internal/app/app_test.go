@@ -233,6 +233,27 @@ func TestDamagedFilesRefuseTheStart(t *testing.T) {
 	}
 }
 
+func TestMissingFilesRefuseTheStart(t *testing.T) {
+	for _, file := range []string{"sluice.db", "accounts.sluice"} {
+		c := settings(t)
+		if err := start(t, c).Close(); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Remove(filepath.Join(c.DataDir, file)); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 { // the first refusal must not make the second start work
+			a, err := Start(t.Context(), c, Options{LogTo: io.Discard})
+			if err == nil {
+				_ = a.Close()
+			}
+			if err == nil || !strings.Contains(err.Error(), file) || !strings.Contains(err.Error(), "restore it from a backup") {
+				t.Errorf("%s: got %v, want an error that names the file and what to do", file, err)
+			}
+		}
+	}
+}
+
 // public are settings for an address that others reach.
 func public(t *testing.T) config.Config {
 	c := settings(t)

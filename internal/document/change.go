@@ -310,6 +310,8 @@ func (c *Catalog) commitLocked(ctx context.Context, m commit) error {
 		if errors.Is(err, ErrVersionConflict) {
 			return err
 		}
+		// Logged as well as returned: clients are told only that it failed, since the text names files.
+		c.log.Error("a change of a policy could not be stored", "policy", v.Name, "version", v.Version, "error", err)
 		return fmt.Errorf("%w: store version %d of policy %q: what ran before keeps running: %w", ErrStore, v.Version, v.Name, err)
 	}
 	c.setCurrent(m.next)

@@ -47,7 +47,7 @@ func sample(t *testing.T) (data []byte, held map[SlotID]string) {
 	if err := m.Close(); err != nil {
 		t.Fatal(err)
 	}
-	data, err := os.ReadFile(filepath.Join(dir, fileName))
+	data, err := os.ReadFile(filepath.Join(dir, FileName))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,7 +58,7 @@ func sample(t *testing.T) (data []byte, held map[SlotID]string) {
 func open(t *testing.T, data []byte) (*Memory, error) {
 	t.Helper()
 	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, fileName), data, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, FileName), data, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return NewMemory(Config{Dir: dir, Logger: quiet})
@@ -133,7 +133,7 @@ func checkDamaged(t *testing.T, data []byte, off int, want map[string]float64, h
 	t.Helper()
 	m, err := open(t, data)
 	if err != nil {
-		for _, word := range []string{fileName, "restore it from a backup"} {
+		for _, word := range []string{FileName, "restore it from a backup"} {
 			if !strings.Contains(err.Error(), word) {
 				t.Errorf("byte %d: the message %q does not say %q", off, err, word)
 			}
@@ -241,7 +241,7 @@ func TestForeignFiles(t *testing.T) {
 		t.Error("opened in a directory that does not exist")
 	}
 	dir := t.TempDir()
-	if err := os.Mkdir(filepath.Join(dir, fileName), 0o700); err != nil {
+	if err := os.Mkdir(filepath.Join(dir, FileName), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := NewMemory(Config{Dir: dir}); err == nil {
@@ -279,7 +279,7 @@ func TestPowerFailure(t *testing.T) {
 				break
 			}
 		}
-		data, err := os.ReadFile(filepath.Join(dir, fileName))
+		data, err := os.ReadFile(filepath.Join(dir, FileName))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -36,8 +36,8 @@ type Config struct {
 // DefaultMaxAccounts is enough for a million tenants with three limits each; 320 MiB when all exist.
 const DefaultMaxAccounts = 4 << 20
 
-// fileName is the accounts file in the data directory.
-const fileName = "accounts.sluice"
+// FileName is the name of the accounts file in the data directory.
+const FileName = "accounts.sluice"
 
 // Memory is the authority of a single process.
 type Memory struct {
@@ -96,7 +96,7 @@ func NewMemory(cfg Config) (*Memory, error) {
 		m.arena = newArena(cfg.MaxAccounts)
 		return m, nil
 	}
-	path := filepath.Join(cfg.Dir, fileName)
+	path := filepath.Join(cfg.Dir, FileName)
 	a, head, err := openArena(path, cfg.MaxAccounts)
 	if err != nil {
 		return nil, err
