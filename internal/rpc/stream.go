@@ -19,7 +19,7 @@ import (
 // Bounds of one stream.
 const (
 	maxShapes       = 4096
-	maxWaitingFlows = 100_000 // per stream
+	maxWaitingFlows = 100_000 // per stream, with those decided that the client has not read yet
 	maxBatch        = 65_536  // starts and ends of one message
 )
 
@@ -37,11 +37,7 @@ func (s *FlowService) Stream(stream flowv1.FlowService_StreamServer) error {
 // serve handles one stream. Flows decided at once are answered in the message that answers their batch;
 // those that wait are answered by a second goroutine, in batches of what has come together.
 func (s *FlowService) serve(ctx context.Context, ms messageStream) error {
-	c := &flowStream{
-		engine: s.engine, ctx: ctx, ms: ms,
-		shapes: make(map[uint32]*streamShape), waiting: make(map[uint64]*flow.Flow),
-		late: make(chan struct{}, 1), done: make(chan struct{}),
-	}
+	c := newFlowStream(ctx, s.engine, ms)
 	var wg sync.WaitGroup
 	wg.Go(c.sendLate)
 	err := c.receive()
@@ -49,6 +45,14 @@ func (s *FlowService) serve(ctx context.Context, ms messageStream) error {
 	close(c.done)
 	wg.Wait()
 	return err
+}
+
+func newFlowStream(ctx context.Context, engine *flow.Engine, ms messageStream) *flowStream {
+	return &flowStream{
+		engine: engine, ctx: ctx, ms: ms,
+		shapes: make(map[uint32]*streamShape), waiting: make(map[uint64]*flow.Flow),
+		late: make(chan struct{}, 1), done: make(chan struct{}),
+	}
 }
 
 type streamShape struct {
@@ -140,6 +144,7 @@ func (c *flowStream) handle(in *flowv1.StreamRequest) error {
 	c.now.room(len(in.Starts))
 	for _, st := range in.Starts {
 		if err := c.start(st); err != nil {
+			c.giveUpNow()
 			return err
 		}
 	}
@@ -149,7 +154,22 @@ func (c *flowStream) handle(in *flowv1.StreamRequest) error {
 	if c.now.empty() {
 		return nil
 	}
-	return c.send(&c.now)
+	if err := c.send(&c.now); err != nil {
+		c.giveUpNow()
+		return err
+	}
+	return nil
+}
+
+// giveUpNow ends the flows admitted by a message that will not be answered: nobody has their tokens.
+func (c *flowStream) giveUpNow() {
+	none := 0.0
+	for _, v := range c.now.resp.Verdicts {
+		if len(v.Token) > 0 {
+			// The only error is an invalid token, and this one was sealed here a moment ago.
+			_, _ = c.engine.EndToken(v.Token, &flow.Outcome{Failed: true, Tokens: &none})
+		}
+	}
 }
 
 func (c *flowStream) send(b *batch) error {
@@ -216,14 +236,12 @@ func indexOf(list []*flow.Flow, f *flow.Flow) int {
 func (c *flowStream) checkRoom(id uint64) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.waiting) == 0 {
-		return nil
-	}
 	if c.waiting[id] != nil {
 		return status.Errorf(codes.InvalidArgument, "id %d is in use by a flow that waits; ids must be unique among waiting flows", id)
 	}
-	if len(c.waiting) >= maxWaitingFlows {
-		return status.Errorf(codes.ResourceExhausted, "%d flows of this stream are waiting; that is as many as may", maxWaitingFlows)
+	if len(c.waiting)+len(c.decided) >= maxWaitingFlows {
+		return status.Errorf(codes.ResourceExhausted, "%d flows of this stream are waiting or have verdicts that the client has not read; "+
+			"that is as many as may: read the answers, or use more streams", maxWaitingFlows)
 	}
 	return nil
 }
