@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/sluice-project/sluice/internal/ledger"
+	"github.com/sluice-project/sluice/internal/limit"
 	"github.com/sluice-project/sluice/internal/sched"
 )
 
@@ -214,6 +215,9 @@ func (e *Engine) Close() {
 		}
 	}
 }
+
+// Now is the clock of the accounts.
+func (e *Engine) Now() limit.Instant { return e.authority.Now() }
 
 // pointFor returns a control point; one that no policy names has no stages but is counted.
 func (e *Engine) pointFor(s *snapshot, name string) *controlPoint {

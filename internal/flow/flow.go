@@ -44,6 +44,8 @@ type Request struct {
 	RampMode bool
 	// Tag is handed to the Flow.
 	Tag uint64
+	// Now spares reading the clock for flows that came together; 0: read it. See Engine.Now.
+	Now limit.Instant
 }
 
 // Listener is told the verdict on a flow that had to wait. Decided is called once, with no lock held,
@@ -158,7 +160,10 @@ func (e *Engine) Start(ctx context.Context, r *Request) *Flow {
 // bounds the wait; its cancellation does not, call Cancel for that.
 func (e *Engine) Begin(ctx context.Context, r *Request, listener Listener) (f *Flow, pending bool) {
 	f = e.pool.Get().(*Flow)
-	now := e.authority.Now()
+	now := r.Now
+	if now == 0 {
+		now = e.authority.Now()
+	}
 	f.engine, f.started, f.listener = e, now, listener
 	f.noEnd, f.explain, f.services, f.Tag = r.NoEnd, r.Explain, r.Services, r.Tag
 	f.charges = f.chargeBuf[:0]

@@ -14,6 +14,7 @@ import (
 
 	flowv1 "github.com/sluice-project/sluice/api/gen/sluice/flow/v1"
 	"github.com/sluice-project/sluice/internal/flow"
+	"github.com/sluice-project/sluice/internal/limit"
 )
 
 // Bounds of one stream.
@@ -67,6 +68,8 @@ type flowStream struct {
 	ms     messageStream
 	shapes map[uint32]*streamShape // of the receiving goroutine
 	now    batch                   // of the receiving goroutine
+	// everWaited spares the lock where nothing waits; of the receiving goroutine.
+	everWaited bool
 
 	sendMu sync.Mutex // one SendMsg at a time
 
@@ -142,8 +145,9 @@ func (c *flowStream) handle(in *flowv1.StreamRequest) error {
 		c.cancel(id)
 	}
 	c.now.room(len(in.Starts))
+	now := c.engine.Now()
 	for _, st := range in.Starts {
-		if err := c.start(st); err != nil {
+		if err := c.start(st, now); err != nil {
 			c.giveUpNow()
 			return err
 		}
@@ -190,20 +194,22 @@ func (c *flowStream) addShape(in *flowv1.Shape) error {
 	return nil
 }
 
-func (c *flowStream) start(in *flowv1.StreamStart) error {
+func (c *flowStream) start(in *flowv1.StreamStart, now limit.Instant) error {
 	shape := c.shapes[in.Shape]
 	if shape == nil {
 		return status.Errorf(codes.InvalidArgument, "start %d refers to shape %d, which this stream has not defined", in.Id, in.Shape)
 	}
 	r := flow.Request{
 		Shape: shape.Shape, Values: in.Values, QueueTimeout: -1, NoEnd: shape.noEnd,
-		RampMode: shape.ramp, Tag: in.Id,
+		RampMode: shape.ramp, Tag: in.Id, Now: now,
 	}
 	if in.QueueTimeoutNanos != nil {
 		r.QueueTimeout = max(0, time.Duration(*in.QueueTimeoutNanos))
 	}
-	if err := c.checkRoom(in.Id); err != nil {
-		return err
+	if c.everWaited {
+		if err := c.checkRoom(in.Id); err != nil {
+			return err
+		}
 	}
 	f, pending := c.engine.Begin(context.Background(), &r, c)
 	if !pending {
@@ -211,6 +217,7 @@ func (c *flowStream) start(in *flowv1.StreamStart) error {
 		f.Free()
 		return nil
 	}
+	c.everWaited = true
 	c.mu.Lock()
 	if i := indexOf(c.early, f); i >= 0 {
 		c.early = append(c.early[:i], c.early[i+1:]...)
