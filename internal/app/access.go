@@ -31,7 +31,7 @@ const (
 // a first start that was cut short. Who wants to go on without the part removes the marker.
 func checkComplete(dir string) error {
 	marker := filepath.Join(dir, startedFile)
-	if _, err := os.Stat(marker); err != nil {
+	if _, err := os.Stat(marker); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	for _, part := range []struct{ file, holds string }{
