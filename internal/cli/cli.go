@@ -14,6 +14,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/mattn/go-isatty"
 	"github.com/spf13/cobra"
 )
 
@@ -36,10 +37,9 @@ type Env struct {
 
 // System is the Env of this process.
 func System() Env {
-	info, err := os.Stdout.Stat()
 	return Env{
 		Args: os.Args[1:], Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Environ: os.Environ(),
-		Terminal: err == nil && info.Mode()&os.ModeCharDevice != 0,
+		Terminal: isatty.IsTerminal(os.Stdout.Fd()), // /dev/null is a character device too
 	}
 }
 
