@@ -14,7 +14,7 @@ PACKAGES := $(addsuffix /...,$(MODULES))
 UNIT_PACKAGES = $$(go list $(PACKAGES) | grep -v '/test/e2e\b')
 
 LISTEN ?= 127.0.0.1:8080
-DATA_DIR ?= data
+DATA_DIR ?= data/run
 FUZZTIME ?= 10s
 BENCH_ARGS ?=
 
@@ -29,7 +29,7 @@ build: ## Build the product: bin/sluice
 	CGO_ENABLED=0 go build -trimpath -o bin/sluice ./cmd/sluice
 
 .PHONY: run
-run: build ## Build and start the product with the example policies
+run: build ## Build and start the product with the example policies (LISTEN=host:port DATA_DIR=dir)
 	@scripts/banner.sh "$(LISTEN)"
 	@exec bin/sluice serve --listen "$(LISTEN)" --data-dir "$(DATA_DIR)" --policy-dir examples/policies
 

@@ -175,7 +175,7 @@ func (p *parts) build(ctx context.Context) (err error) {
 	}
 	p.catalog, err = document.NewCatalog(document.Config{
 		Store: p.store, Compiler: Compiler{}, Publisher: &publisher{engine: p.engine},
-		Logger: p.log, Registerer: p.registry,
+		Logger: p.log, Registerer: p.registry, NoDirectory: c.PolicyDir == "",
 		MaxPolicies: int(c.Limits.MaxPolicies), KeptVersions: int(c.Limits.KeptVersions),
 	})
 	if err != nil {

@@ -393,6 +393,13 @@ func TestPolicyDir(t *testing.T) {
 	if code, body := get(t, s.URL()+"/debug/policy-dir?format=json", ""); code != 200 || !strings.Contains(body, "bad.yaml") {
 		t.Errorf("got %d %s, want the problem of bad.yaml", code, body)
 	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	c.PolicyDir = ""
+	if _, err := start(t, c).apply(rateLimit("p", "2")); err != nil {
+		t.Errorf("nobody reads the file any more, but the policy cannot be changed: %v", err)
+	}
 	c = settings(t)
 	c.PolicyDir = filepath.Join(t.TempDir(), "nope")
 	if _, err := Start(t.Context(), c, Options{LogTo: io.Discard}); err == nil || !strings.Contains(err.Error(), "policy_dir") {

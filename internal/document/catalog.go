@@ -22,6 +22,10 @@ type Config struct {
 	Logger     *slog.Logger          // nil: no log
 	Registerer prometheus.Registerer // nil: no metrics
 
+	// NoDirectory tells that no policy directory is watched: policies that once came from one, whose files
+	// nobody reads any more, can be changed like the others.
+	NoDirectory bool
+
 	MaxDocumentBytes int // of one document; 0: 1 MiB
 	MaxPolicies      int // in force at once; 0: 10,000
 	KeptVersions     int // of each policy, the newest; 0: 1000

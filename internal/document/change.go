@@ -94,7 +94,7 @@ func (c *Catalog) applyLocked(ctx context.Context, r ApplyRequest, compiled *Com
 	if err != nil {
 		return ApplyResult{}, err
 	}
-	if err := guard(head, compiled.Name, r.ExpectedVersion, r.Origin); err != nil {
+	if err := c.guard(head, compiled.Name, r.ExpectedVersion, r.Origin); err != nil {
 		return ApplyResult{}, err
 	}
 	current := c.current()
@@ -158,7 +158,7 @@ func (c *Catalog) deleteLocked(ctx context.Context, r DeleteRequest) (Version, e
 	if head.State != StateActive {
 		return Version{}, notInForce(r.Name)
 	}
-	if err := guard(head, r.Name, r.ExpectedVersion, r.Origin); err != nil {
+	if err := c.guard(head, r.Name, r.ExpectedVersion, r.Origin); err != nil {
 		return Version{}, err
 	}
 	// Hash, blueprint, file and limiters stay: they say what was deleted, and a policy that comes back
@@ -266,11 +266,11 @@ func (c *Catalog) headLocked(ctx context.Context, name string) (Version, error) 
 }
 
 // guard refuses a change that its author would not have wanted, had they known head.
-func guard(head Version, name string, expected int64, origin Origin) error {
+func (c *Catalog) guard(head Version, name string, expected int64, origin Origin) error {
 	if expected < 0 {
 		return badArgument("expected_version", "got %d, want 1 or more, or 0 for any", expected)
 	}
-	if head.State == StateActive && head.Source == OriginDir && origin != OriginDir {
+	if head.State == StateActive && head.Source == OriginDir && origin != OriginDir && !c.config.NoDirectory {
 		return fmt.Errorf("policy %q is %w: change or remove the file %s", name, ErrManagedByDir, head.File)
 	}
 	if expected != 0 && expected != head.Version {

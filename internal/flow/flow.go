@@ -306,6 +306,7 @@ func (f *Flow) decide(st *stage, now limit.Instant, wakes *sched.Wakes) stageRes
 		f.stageTokens = st.classify(f, now)
 	}
 	if !f.cost(st) {
+		f.Verdict.Key = key
 		f.deny(InvalidRequest, st, now, wakes)
 		return stageDenied
 	}
