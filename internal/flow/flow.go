@@ -100,6 +100,7 @@ type Flow struct {
 	bitsBuf     [2]uint64
 	stageTokens float64
 	stageCarry  bool
+	costNote    string
 }
 
 var _ sched.Resumer = (*Flow)(nil)
@@ -319,12 +320,17 @@ func (f *Flow) decide(st *stage, now limit.Instant, wakes *sched.Wakes) stageRes
 // cost reads the tokens of the flow from its label. It returns false for a number that makes no sense;
 // text that is no number at all is ignored, as it always was.
 func (f *Flow) cost(st *stage) bool {
+	f.costNote = ""
 	v := f.value(st.tokens)
 	if !v.Present {
+		if st.tokens != noSlot {
+			f.costNote = "tokens_label_missing"
+		}
 		return true
 	}
 	n, ok := parseNumber(v.Text)
 	if !ok {
+		f.costNote = "tokens_not_a_number"
 		return true
 	}
 	if !limit.ValidTokens(n) {
@@ -482,12 +488,15 @@ func (f *Flow) note(st *stage, note string) {
 
 func (f *Flow) decision(st *stage, key string, ok bool, remaining, full float64, note string) Decision {
 	d := Decision{
-		Limiter: st.spec, Key: key, Admitted: ok, Note: note,
+		Limiter: st.spec, Key: key, Admitted: ok, Note: note, Charged: note == "",
 		Tokens: f.stageTokens, Remaining: remaining, Limit: full,
 	}
-	if note != "" {
+	if !d.Charged {
 		d.Tokens = 0
-	} else if st.spec.Kind.schedules() {
+		return d
+	}
+	d.Note = f.costNote
+	if st.spec.Kind.schedules() {
 		d.Workload, d.Priority, d.Waited = f.waiter.Class.Workload, f.waiter.Class.Priority, f.waiter.Waited
 	}
 	return d

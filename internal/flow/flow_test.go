@@ -610,6 +610,28 @@ func TestExplain(t *testing.T) {
 	}
 }
 
+func TestExplainTellsWhyAFlowCostOne(t *testing.T) {
+	spec := rateSpec(1, "cp", "user", label.Expr{}, perSecond(100))
+	spec.TokensKey = "tokens"
+	e := newEngine(t, spec)
+	for text, want := range map[string]Decision{
+		"5":   {Tokens: 5},
+		"abc": {Tokens: 1, Note: "tokens_not_a_number"},
+		"-":   {Tokens: 1, Note: "tokens_label_missing"},
+	} {
+		labels := map[string]string{"user": "ann", "tokens": text}
+		if text == "-" {
+			delete(labels, "tokens")
+		}
+		f := e.Start(context.Background(), &Request{ControlPoint: "cp", Labels: labels, Explain: true})
+		d := f.Verdict.Decisions[0]
+		if d.Tokens != want.Tokens || d.Note != want.Note || d.Account() != "user:ann" {
+			t.Errorf("tokens %q: %+v", text, d)
+		}
+		f.End(Outcome{})
+	}
+}
+
 func TestPriorityLabelIsBounded(t *testing.T) {
 	e := newEngine(t, slotSpec(ConcurrencyScheduler, 1, "cp", "", 1e6))
 	for text, want := range map[string]float64{"1e9": maxPriority, "1e308": maxPriority, "Inf": maxPriority, "-5": 1, "NaN": 1, "0": 1, "x": 1, "1e-300": minPriority, "7.5": 7.5} {

@@ -78,13 +78,16 @@ type Decision struct {
 	Workload                 string
 	Priority                 float64
 	Waited                   time.Duration
-	// Note says why the limiter did not count the flow: "label_missing", "pass_through", "error".
+	// Charged tells that an account was asked. Otherwise Note says why not: "label_missing",
+	// "pass_through", "error".
+	Charged bool
+	// Note may also say why the flow cost what it did: "tokens_label_missing", "tokens_not_a_number".
 	Note string
 }
 
 // Account names the account for people; "" when none was charged.
 func (d *Decision) Account() string {
-	if d.Note != "" {
+	if !d.Charged {
 		return ""
 	}
 	return accountName(d.Limiter, d.Key)

@@ -359,7 +359,8 @@ type LimiterDecision struct {
 	Priority float64 `protobuf:"fixed64,10,opt,name=priority,proto3" json:"priority,omitempty"`
 	// The time spent in this limiter's queue, in seconds.
 	WaitedSeconds float64 `protobuf:"fixed64,11,opt,name=waited_seconds,json=waitedSeconds,proto3" json:"waited_seconds,omitempty"`
-	// Why the limiter did not count the flow, for example "label_missing" or "pass_through".
+	// Why the limiter did not count the flow ("label_missing", "pass_through", "error"), or why it cost what it
+	// did ("tokens_label_missing", "tokens_not_a_number").
 	Note          string `protobuf:"bytes,12,opt,name=note,proto3" json:"note,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
