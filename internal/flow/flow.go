@@ -98,9 +98,9 @@ type Flow struct {
 	chargeBuf   [inlineCharges]charge
 	valueBuf    [12]label.Value
 	bitsBuf     [2]uint64
-	stageTokens float64
-	stageCarry  bool
-	costNote    string
+	stageTokens float64 // of the stage being decided, also while the flow waits there
+	stageCarry  bool    // they came from a label
+	costNote    string  // why they did not
 }
 
 var _ sched.Resumer = (*Flow)(nil)
@@ -422,20 +422,9 @@ func (f *Flow) Resume(w *sched.Waiter, wakes *sched.Wakes) {
 	f.waitingAt = nil
 	f.mu.Unlock()
 	st := &f.point.stages[f.next-1]
-	f.stageTokens = w.Tokens
-	f.stageCarry = f.carried(st)
 	if f.settleWait(st, w.Outcome, now, wakes) == stageDenied || f.run(now, wakes) {
 		f.decided()
 	}
-}
-
-func (f *Flow) carried(st *stage) bool {
-	v := f.value(st.tokens)
-	if !v.Present {
-		return false
-	}
-	_, ok := parseNumber(v.Text)
-	return ok
 }
 
 // decided tells whoever waits for the verdict. The flow belongs to them from here on.

@@ -694,3 +694,19 @@ func TestAccountsOutliveTheirLimiterForAnHour(t *testing.T) {
 		}
 	})
 }
+
+func TestCostIsSettledAlsoAfterAWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t, quotaSpec(1, "cp", "", perSecond(10)))
+		start(e, "cp", "tokens", "10").Free()
+		f := wait(context.Background(), e, "cp", "tokens", "8")
+		if f.Verdict.Waited == 0 {
+			t.Fatal("it did not wait")
+		}
+		actual := 3.0
+		f.End(Outcome{Tokens: &actual})
+		if used := inFlight(t, e, 1); used < 4.9 || used > 5.1 { // 10 + 8 - 5 handed back, less 8 refilled
+			t.Errorf("%v used, want 5", used)
+		}
+	})
+}

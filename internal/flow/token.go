@@ -151,8 +151,8 @@ func (e *Engine) EndToken(token []byte, o *Outcome) (EndResult, error) {
 	}
 	// What was ended before this process started is not known any more. Slots tell for themselves; costs
 	// of older flows are corrected upwards only, so that replaying a token cannot refill a bucket.
-	if started < limit.At(e.opened) || started < e.endedSet.since(limit.At(e.opened)) {
-		o = o.withoutRefunds(charges)
+	if started < e.endedSet.since(limit.At(e.opened)) {
+		o.dropRefunds(charges)
 	}
 	wakes := wakesPool.Get().(*Wakes)
 	defer wakesPool.Put(wakes)
@@ -166,14 +166,13 @@ func (e *Engine) EndToken(token []byte, o *Outcome) (EndResult, error) {
 // wakesPool holds empty Wakes: they escape to the heap.
 var wakesPool = sync.Pool{New: func() any { return new(Wakes) }}
 
-// withoutRefunds drops corrections that would give tokens back.
-func (o *Outcome) withoutRefunds(charges []charge) *Outcome {
+// dropRefunds makes charges keep their cost where the outcome would give tokens back.
+func (o *Outcome) dropRefunds(charges []charge) {
 	for i := range charges {
 		if n, known := o.actual(&charges[i]); known && n < charges[i].tokens {
 			charges[i].carried = false
 		}
 	}
-	return o
 }
 
 // readCharge returns false for a charge of a limiter that is gone.
