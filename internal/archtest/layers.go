@@ -69,6 +69,7 @@ var layers = []layer{
 	{level: 4, dir: "internal/console", what: "serves the web console"},
 	{level: 4, dir: "internal/extauthz", what: "Envoy's external authorization"},
 	{level: 4, dir: "internal/fleet", what: "the stream between controllers and agents"},
+	{level: 4, dir: "internal/promapi", what: "the Prometheus HTTP API, remote write and OTLP metrics"},
 	{level: 4, dir: "internal/gateway", what: "reverse proxy"},
 	{level: 4, dir: "internal/rls", what: "Envoy's rate limit service"},
 	{level: 4, dir: "internal/rpc", what: "our API over gRPC and HTTP"},
