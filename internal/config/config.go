@@ -42,6 +42,12 @@ type Config struct {
 	TLS TLS `json:"tls"`
 	// What browsers and proxies may do.
 	HTTP HTTP `json:"http"`
+	// Time series that policies read, and where else they come from.
+	Signals Signals `json:"signals"`
+	// Circuits of policies.
+	Control Control `json:"control"`
+	// Where alerts go.
+	Alerts Alerts `json:"alerts"`
 	// Bounds on memory.
 	Limits Limits `json:"limits"`
 	// Pages for people who look into a running server.
@@ -96,6 +102,65 @@ type HTTP struct {
 	// addresses. It keeps web sites from reaching a server on your machine under a name of their own
 	// (DNS rebinding).
 	AllowedHosts []string `json:"allowed_hosts"`
+}
+
+// Signals says which time series policies can read. Without remote_url Sluice keeps them itself, in the
+// directory signals of the data directory.
+type Signals struct {
+	// How long time series are kept.
+	Retention Duration `json:"retention" default:"24h"`
+	// Most disk that time series may take, in bytes; the oldest go first.
+	MaxBytes int64 `json:"max_bytes" default:"536870912"`
+	// Most time series that are kept up to date; about 4 KiB of memory each. New ones beyond it are refused
+	// and counted.
+	MaxSeries int64 `json:"max_series" default:"100000"`
+	// How long a query of a policy may take.
+	QueryTimeout Duration `json:"query_timeout" default:"5s"`
+	// File in the format of Prometheus whose scrape_configs name targets to scrape, with static_configs or
+	// file_sd_configs. Unset: none. Read at start.
+	ScrapeConfigFile string `json:"scrape_config_file"`
+	// Server with the HTTP API of Prometheus to ask instead, such as http://prometheus:9090. It has to
+	// scrape this server.
+	RemoteURL string `json:"remote_url"`
+	// Bearer token for the remote server.
+	RemoteToken Secret `json:"remote_token"`
+	// File that holds the bearer token for the remote server. Read at start.
+	RemoteTokenFile string `json:"remote_token_file"`
+	// Labels, as name=value, that every query of a policy is narrowed to, whatever it says.
+	EnforceLabels []string `json:"enforce_labels"`
+}
+
+// Control bounds what is kept of circuits.
+type Control struct {
+	// Ticks of every signal that are kept for the API: 8 bytes for each signal and tick.
+	HistoryTicks int64 `json:"history_ticks" default:"600"`
+}
+
+// Alerts says where alerts go. They are listed by the API in any case.
+type Alerts struct {
+	// Receivers of alerts.
+	Targets []AlertTarget `json:"targets"`
+	// Where people reach this server, for links in alerts, such as https://sluice.example.com. Unset: the
+	// address it listens on.
+	ExternalURL string `json:"external_url"`
+}
+
+// AlertTarget is one receiver of alerts.
+type AlertTarget struct {
+	// Name of the target: what alert_channels of a policy refer to.
+	Name string `json:"name"`
+	// What listens there: alertmanager (API v2) or webhook (JSON by POST).
+	Type string `json:"type" default:"alertmanager"`
+	// Address: of an Alertmanager its base, such as http://alertmanager:9093; of a webhook all of it.
+	URL Secret `json:"url"`
+	// Bearer token to send.
+	BearerToken Secret `json:"bearer_token"`
+	// File that holds the bearer token. Read at start.
+	BearerTokenFile string `json:"bearer_token_file"`
+	// Key that signs webhooks; see the guide to alerts.
+	SigningKey Secret `json:"signing_key"`
+	// Gets only alerts that name it in alert_channels. Otherwise it gets those without channels, too.
+	OnlyNamed bool `json:"only_named" default:"false"`
 }
 
 // Limits bound memory. Reaching one is logged or answered, never fatal.

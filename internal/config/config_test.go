@@ -46,7 +46,11 @@ func TestDefaults(t *testing.T) {
 			MaxAccounts: 4 << 20, MaxWaiting: 100_000, MaxControlPoints: 10_000,
 			MaxConnections: 20_000, MaxPolicies: 10_000, KeptVersions: 1000,
 		},
-		Debug: Debug{Enabled: true},
+		Signals: Signals{
+			Retention: Duration(24 * time.Hour), MaxBytes: 512 << 20, MaxSeries: 100_000, QueryTimeout: Duration(5 * time.Second),
+		},
+		Control: Control{HistoryTicks: 600},
+		Debug:   Debug{Enabled: true},
 	}
 	if diff := cmp.Diff(want, c); diff != "" {
 		t.Errorf("defaults (-want +got):\n%s", diff)
@@ -82,21 +86,36 @@ func TestOrderOfSources(t *testing.T) {
 	}
 }
 
-// samples are values for every type of setting.
+// listSamples are values for lists of mappings.
+var listSamples = map[string]string{
+	"auth.tokens":    `[{"name": "ci", "role": "viewer", "token_file": "/t"}]`,
+	"alerts.targets": `[{"name": "pager", "type": "webhook", "url": "http://pager.example"}]`,
+}
+
+// samples are values for every other type of setting.
 var samples = map[string]string{
 	"text": "sample", "duration": "7s", "whole number": "7", "true or false": "true",
-	"list of text": "a,b", "list of mappings": `[{"name": "ci", "role": "viewer", "token_file": "/t"}]`,
+	"list of text": "a,b",
+}
+
+// orElse is a, or b when there is no a.
+func orElse(a, b string) string {
+	if a == "" {
+		return b
+	}
+	return a
 }
 
 func TestEveryKeyCanBeSetInTheEnvironment(t *testing.T) {
 	for _, k := range Keys() {
 		l := &loader{origin: map[string]string{}}
-		l.environment([]string{k.Env + "=" + samples[k.Type]})
+		sample := orElse(samples[k.Type], listSamples[k.Name])
+		l.environment([]string{k.Env + "=" + sample})
 		if len(l.problems)+len(l.warnings) > 0 {
 			t.Errorf("%s: %v %v", k.Env, l.problems, l.warnings)
 		}
 		if v := k.value(&l.config); v.IsZero() {
-			t.Errorf("%s=%s left %s unset", k.Env, samples[k.Type], k.Name)
+			t.Errorf("%s=%s left %s unset", k.Env, sample, k.Name)
 		}
 	}
 }
@@ -136,6 +155,12 @@ func TestMistakes(t *testing.T) {
 		want       []string // what the messages say, in order
 	}{
 		{"unknown key", "lissten: x\n", nil, []string{`:1:1: lissten: unknown field; did you mean "listen"?`}},
+		{"signals", "signals:\n  retention: 1m\n  max_series: 5\n  remote_url: prometheus:9090\n  scrape_config_file: /x\n  enforce_labels: [a]\n", nil, []string{
+			"signals.retention", "signals.max_series", "signals.remote_url", "signals.scrape_config_file", "signals.enforce_labels[0]",
+		}},
+		{"alerts", "alerts:\n  external_url: x\n  targets:\n  - {name: a, type: pager, url: ftp://x}\n  - {name: a, url: http://b, signing_key: k}\n", nil, []string{
+			"alerts.external_url", "alerts.targets[0].type", "alerts.targets[0].url", "alerts.targets[1].name", "alerts.targets[1].signing_key",
+		}},
 		{"wrong type", "limits:\n  max_waiting: many\n", nil, []string{`:2:16: limits.max_waiting: got text "many", want a whole number`}},
 		{"two mistakes", "log:\n  level: loud\n  format: xml\n", nil, []string{
 			`:2:10: log.level: got "loud", want one of debug, info, warn, error`,

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"net/url"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -60,6 +61,9 @@ func (c Config) Validate() fielderr.List {
 			v.add(fmt.Sprintf("http.allowed_hosts[%d]", i), strconv.Quote(h), "a host name without scheme and port, such as sluice.internal")
 		}
 	}
+	v.signals(c.Signals)
+	v.between("control.history_ticks", c.Control.HistoryTicks, 1, 100_000)
+	v.alerts(c.Alerts)
 	v.limits(c.Limits)
 	return v.problems
 }
@@ -152,8 +156,76 @@ func (v *validator) limits(l Limits) {
 		{"max_policies", l.MaxPolicies, 1_000_000},
 		{"kept_versions", l.KeptVersions, 1_000_000},
 	} {
-		if b.value < 1 || b.value > b.most {
-			v.add("limits."+b.key, strconv.FormatInt(b.value, 10), fmt.Sprintf("1 to %d", b.most))
+		v.between("limits."+b.key, b.value, 1, b.most)
+	}
+}
+
+func (v *validator) between(path string, value, least, most int64) {
+	if value < least || value > most {
+		v.add(path, strconv.FormatInt(value, 10), fmt.Sprintf("%d to %d", least, most))
+	}
+}
+
+func (v *validator) signals(s Signals) {
+	if d := s.Retention.Std(); d < time.Hour || d > 10*365*24*time.Hour {
+		v.add("signals.retention", d.String(), "1h to 87600h")
+	}
+	v.between("signals.max_bytes", s.MaxBytes, 64<<20, 1<<50)
+	v.between("signals.max_series", s.MaxSeries, 1000, 100_000_000)
+	if d := s.QueryTimeout.Std(); d < 10*time.Millisecond || d > 5*time.Minute {
+		v.add("signals.query_timeout", d.String(), "10ms to 5m")
+	}
+	if s.RemoteURL != "" {
+		v.url("signals.remote_url", s.RemoteURL, "http://prometheus:9090")
+		if s.ScrapeConfigFile != "" {
+			v.add("signals.scrape_config_file", strconv.Quote(s.ScrapeConfigFile), "nothing, because the server at signals.remote_url does the scraping")
+		}
+	}
+	if s.RemoteToken != "" && s.RemoteTokenFile != "" {
+		v.add("signals", "both remote_token and remote_token_file", "one of them")
+	}
+	for i, text := range s.EnforceLabels {
+		if name, _, ok := strings.Cut(text, "="); !ok || !labelName.MatchString(name) {
+			v.add(fmt.Sprintf("signals.enforce_labels[%d]", i), strconv.Quote(text), "name=value, such as cluster=eu-1")
+		}
+	}
+}
+
+var labelName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+
+func (v *validator) url(path, text, example string) {
+	u, err := url.Parse(text)
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
+		v.add(path, strconv.Quote(text), "an http or https address, such as "+example)
+	}
+}
+
+// AlertTypes are the kinds of receivers.
+var AlertTypes = []string{"alertmanager", "webhook"}
+
+func (v *validator) alerts(a Alerts) {
+	if a.ExternalURL != "" {
+		v.url("alerts.external_url", a.ExternalURL, "https://sluice.example.com")
+	}
+	names := map[string]bool{}
+	for i, t := range a.Targets {
+		at := fmt.Sprintf("alerts.targets[%d]", i)
+		switch {
+		case t.Name == "" || len(t.Name) > 128:
+			v.add(at+".name", fmt.Sprintf("%d characters", len(t.Name)), "1 to 128")
+		case names[t.Name]:
+			v.add(at+".name", strconv.Quote(t.Name), "a name that no other target has")
+		}
+		names[t.Name] = true
+		v.oneOf(at+".type", t.Type, AlertTypes)
+		if u, err := url.Parse(string(t.URL)); err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
+			v.add(at+".url", "something else", "an http or https address, such as http://alertmanager:9093")
+		}
+		if t.BearerToken != "" && t.BearerTokenFile != "" {
+			v.add(at, "both bearer_token and bearer_token_file", "one of them")
+		}
+		if t.SigningKey != "" && t.Type != "webhook" {
+			v.add(at+".signing_key", "a key", "nothing, because only webhooks are signed")
 		}
 	}
 }
