@@ -9,6 +9,7 @@ package circuit
 
 import (
 	"math"
+	"strconv"
 	"time"
 )
 
@@ -32,7 +33,8 @@ type Tick struct {
 // ticks.
 type Component interface {
 	// Step reads in and writes out, in the order of the ports of its Node. A port that is not connected
-	// reads NaN. Every output is NaN before. Step must not keep the slices, allocate, block or panic.
+	// reads NaN. Every output is NaN before. Step must not write in, keep the slices, allocate, block or
+	// panic. It is called once per tick; t.Count grows by one from call to call, t.Now may jump.
 	Step(t *Tick, in, out []float64)
 }
 
@@ -44,11 +46,22 @@ type Configurable interface {
 	Configure(lookup func(key string) (value any, ok bool)) error
 }
 
+// Root is the Signal.Circuit of the outermost circuit.
+const Root = "root"
+
 // Signal names a signal.
 type Signal struct {
-	// Circuit is the id of the nested circuit that the signal belongs to; "root" for the outermost.
+	// Circuit is the id of the nested circuit that the signal belongs to; Root for the outermost.
 	Circuit string
 	Name    string
+}
+
+// String is the name as people know it; the circuit is added when it is a nested one.
+func (s Signal) String() string {
+	if s.Circuit == "" || s.Circuit == Root {
+		return strconv.Quote(s.Name)
+	}
+	return strconv.Quote(s.Name) + " of " + s.Circuit
 }
 
 // In is an in port: a signal, or a constant when Signal.Name is "". A port that the document leaves out is
