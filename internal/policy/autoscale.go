@@ -4,6 +4,7 @@ package policy
 
 import (
 	"fmt"
+	"math"
 
 	"github.com/sluice-project/sluice/internal/fielderr"
 	"github.com/sluice-project/sluice/internal/policy/strict"
@@ -49,6 +50,13 @@ type PodScaler struct {
 type PodScalerIns struct {
 	// Replicas to set. While invalid the replicas are left alone.
 	Replicas *InPort `json:"replicas,omitempty"`
+}
+
+var _ strict.Checker = (*PodScalerIns)(nil)
+
+// Check refuses a constant that is no number of replicas.
+func (i *PodScalerIns) Check(at strict.Place) {
+	checkConstant(at.Field("replicas"), i.Replicas, constantRange{most: math.MaxInt32, nan: "to leave the replicas alone"})
 }
 
 // ScaleOuts are the replicas a scaler reports.
@@ -146,6 +154,14 @@ type GradientIns struct {
 	Signal *InPort `json:"signal,omitempty"`
 	// The value it should have.
 	Setpoint *InPort `json:"setpoint,omitempty"`
+}
+
+var _ strict.Checker = (*GradientIns)(nil)
+
+// Check refuses constants that no gradient can be made of.
+func (i *GradientIns) Check(at strict.Place) {
+	checkConstant(at.Field("signal"), i.Signal, anyFinite)
+	checkConstant(at.Field("setpoint"), i.Setpoint, anyFinite)
 }
 
 // IncreasingGradient multiplies replicas by (signal / setpoint) to the power of slope, at least by 1.

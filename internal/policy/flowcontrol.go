@@ -33,6 +33,8 @@ type FlowControl struct {
 	ConcurrencyLimiter *ConcurrencyLimiter `json:"concurrency_limiter,omitempty" union:"component"`
 	// Concurrency limit in front of which flows wait in order of priority.
 	ConcurrencyScheduler *ConcurrencyScheduler `json:"concurrency_scheduler,omitempty" union:"component"`
+	// Concurrency scheduler that finds its limit by itself.
+	AdaptiveConcurrencyScheduler *AdaptiveConcurrencyScheduler `json:"adaptive_concurrency_scheduler,omitempty" union:"component"`
 }
 
 // RateLimiter admits flows while their tokens fit into a token bucket, one bucket per value of a label,

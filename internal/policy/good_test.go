@@ -47,7 +47,7 @@ func mustParse(t testing.TB, file string, text []byte) *policy.Document {
 func TestGoodDocuments(t *testing.T) {
 	hash := map[string]string{
 		"crawlers":               "d479a32069edb33b42cad3d1acbe6eda",
-		"every-component":        "1c863d7a114d37203b1ae86c542fcd86",
+		"every-component":        "a35f2553445779226ebbc4c8fbe4888f",
 		"inter-service":          "fd165e7d7260f8e6d12677436cdeb2b5",
 		"mistral":                "f61be196e5d514abfdefc8e2fdafe109",
 		"gpt-4-rpm":              "ae24baf892dd97b685ade43c2d3c16df",
@@ -171,6 +171,7 @@ func TestComponents(t *testing.T) {
 		"root.34 quota_scheduler [j]",
 		"root.35 concurrency_limiter [k]",
 		"root.36 concurrency_scheduler [l]",
+		"root.39 adaptive_concurrency_scheduler [m]",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("components differ (-want +got):\n%s", diff)
@@ -245,6 +246,49 @@ func TestWarnings(t *testing.T) {
 	object := "apiVersion: fluxninja.com/v1alpha1\nkind: Policy\nmetadata: {name: a}\nspec: {circuit: {}}\ndynamicConfig: {x: 1}\n"
 	if doc := mustParse(t, "", []byte(object)); len(doc.Warnings) != 1 || doc.Warnings[0].Path != "dynamicConfig" || doc.Name != "a" {
 		t.Errorf("got %+v, want a warning about dynamicConfig", doc)
+	}
+}
+
+// TestUnusedSignals: a component nobody reads is worth a warning, an actuator or a query is not.
+func TestUnusedSignals(t *testing.T) {
+	doc := mustParse(t, "u.yaml", []byte(`
+name: u
+circuit:
+  components:
+    - query: {promql: {query_string: up, out_ports: {output: {signal_name: UP}}}}
+    - max: {out_ports: {output: {signal_name: NOTHING}}}
+    - min: {}
+    - or: {in_ports: {inputs: [{signal_name: SELF}]}, out_ports: {output: {signal_name: SELF}}}
+    - signal_generator: {parameters: {steps: [{target_output: {}, duration: 1s}]}, out_ports: {at_start: {signal_name: S}, at_end: {signal_name: E}}}
+    - alerter: {in_ports: {signal: {signal_name: E}}, parameters: {alert_name: a}}
+    - flow_control: {load_scheduler: {in_ports: {}, parameters: {selectors: [{control_point: a}]}, out_ports: {observed_load_multiplier: {signal_name: O}}}}
+    - nested_circuit: {components: [{and: {}}]}
+`))
+	want := `u.yaml:6:12: circuit.components[1].max: warning: nobody reads the signal "NOTHING"; this component has no effect; read its signal or remove it
+u.yaml:7:12: circuit.components[2].min: warning: no out port is connected; this component has no effect; give it a signal or remove it
+u.yaml:12:43: circuit.components[7].nested_circuit.components[0].and: warning: no out port is connected; this component has no effect; give it a signal or remove it`
+	if diff := cmp.Diff(want, doc.Warnings.Error()); diff != "" {
+		t.Errorf("warnings differ (-want +got):\n%s", diff)
+	}
+	many := "name: m\ncircuit:\n  components:\n" + strings.Repeat("    - max: {}\n", 500)
+	if doc := mustParse(t, "", []byte(many)); len(doc.Warnings) != 10 {
+		t.Errorf("got %d warnings, want 10", len(doc.Warnings))
+	}
+}
+
+func TestAdaptiveConcurrency(t *testing.T) {
+	parse := func(parameters string) policy.AdaptiveConcurrencyParameters {
+		doc := mustParse(t, "", []byte("name: a\ncircuit: {components: [{flow_control: {adaptive_concurrency_scheduler: {selectors: [{control_point: a}], concurrency_limiter: {max_inflight_duration: 1s}, alerter: {alert_name: a}, parameters: "+parameters+"}}}]}"))
+		return doc.Policy.Circuit.Components[0].FlowControl.AdaptiveConcurrencyScheduler.Parameters
+	}
+	for parameters, initial := range map[string]float64{"{}": 20, "{max_concurrency: 5}": 5, "{min_concurrency: 50}": 50, "{initial_concurrency: 7}": 7} {
+		p := parse(parameters)
+		if got := p.Initial(); got != initial {
+			t.Errorf("%s: got initial %g, want %g", parameters, got, initial)
+		}
+		if p.MinConcurrency < 1 || p.MaxConcurrency > 10000 {
+			t.Errorf("%s: got %+v, want the defaults", parameters, p)
+		}
 	}
 }
 

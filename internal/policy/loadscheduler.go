@@ -3,6 +3,9 @@
 package policy
 
 import (
+	"fmt"
+	"math"
+
 	"github.com/sluice-project/sluice/internal/fielderr"
 	"github.com/sluice-project/sluice/internal/policy/strict"
 )
@@ -25,6 +28,13 @@ type LoadScheduler struct {
 type LoadSchedulerIns struct {
 	// Admitted load relative to arriving load: 0.8 denies a fifth. Everything passes while it is invalid.
 	LoadMultiplier *InPort `json:"load_multiplier,omitempty"`
+}
+
+var _ strict.Checker = (*LoadSchedulerIns)(nil)
+
+// Check refuses a constant that is no multiplier.
+func (i *LoadSchedulerIns) Check(at strict.Place) {
+	checkConstant(at.Field("load_multiplier"), i.LoadMultiplier, constantRange{most: math.MaxFloat64, nan: "to let everything pass"})
 }
 
 // LoadSchedulerOuts are the out ports of a load scheduler.
@@ -51,6 +61,14 @@ type OverloadIns struct {
 	Setpoint *InPort `json:"setpoint" check:"required"`
 	// While valid and 0, nothing is an overload.
 	OverloadConfirmation *InPort `json:"overload_confirmation,omitempty"`
+}
+
+var _ strict.Checker = (*OverloadIns)(nil)
+
+// Check refuses constants that cannot be compared: there would never be an overload.
+func (i *OverloadIns) Check(at strict.Place) {
+	checkConstant(at.Field("signal"), i.Signal, anyFinite)
+	checkConstant(at.Field("setpoint"), i.Setpoint, anyFinite)
 }
 
 // OverloadOuts are the out ports of load schedulers that detect overload.
@@ -152,6 +170,15 @@ type AIADParameters struct {
 	Alerter AlerterParameters `json:"alerter" check:"required"`
 }
 
+var _ strict.Checker = (*AIADParameters)(nil)
+
+// Check refuses an empty range.
+func (p *AIADParameters) Check(at strict.Place) {
+	if p.MinLoadMultiplier > p.MaxLoadMultiplier && p.MaxLoadMultiplier >= 0 {
+		at.Field("min_load_multiplier").Refuse(fielderr.Error{Want: fmt.Sprintf("at most max_load_multiplier, which is %g", p.MaxLoadMultiplier)})
+	}
+}
+
 // RangeDrivenLoadScheduler throttles by where a signal is between two thresholds.
 type RangeDrivenLoadScheduler struct {
 	// The signal.
@@ -172,6 +199,13 @@ type RangeDrivenIns struct {
 	Signal *InPort `json:"signal" check:"required"`
 	// While valid and 0, nothing is an overload.
 	OverloadConfirmation *InPort `json:"overload_confirmation,omitempty"`
+}
+
+var _ strict.Checker = (*RangeDrivenIns)(nil)
+
+// Check refuses a constant that has no place on the curve.
+func (i *RangeDrivenIns) Check(at strict.Place) {
+	checkConstant(at.Field("signal"), i.Signal, anyFinite)
 }
 
 // RangeDrivenParameters are the thresholds of a range driven load scheduler.
@@ -223,6 +257,13 @@ type Sampler struct {
 type SamplerIns struct {
 	// Percentage of flows to admit, 0..100. While invalid: 0 in ramp mode, else 100.
 	AcceptPercentage *InPort `json:"accept_percentage,omitempty"`
+}
+
+var _ strict.Checker = (*SamplerIns)(nil)
+
+// Check refuses a constant that is no percentage.
+func (i *SamplerIns) Check(at strict.Place) {
+	checkConstant(at.Field("accept_percentage"), i.AcceptPercentage, constantRange{most: 100, nan: "for an unknown percentage"})
 }
 
 // SamplerParameters say which flows a sampler chooses from and how.

@@ -29,7 +29,7 @@ type ObjectDocument struct {
 	// The policy.
 	Spec Policy `json:"spec" check:"required"`
 	// Dynamic configuration to begin with. It is not applied.
-	DynamicConfig map[string]any `json:"dynamicConfig,omitempty" deprecated:"it is not applied; policies whose ports are constants have none"`
+	DynamicConfig map[string]any `json:"dynamicConfig,omitempty" deprecated:"it is not applied; set it with sluice policy config set"`
 	// What Kubernetes knows about the object; ignored.
 	Status map[string]any `json:"status,omitempty"`
 }

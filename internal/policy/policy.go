@@ -40,8 +40,8 @@ func (p *Policy) Check(at strict.Place) {
 
 // Circuit is a set of components that read and produce signals, evaluated together on each tick.
 type Circuit struct {
-	// Time from one tick to the next.
-	EvaluationInterval Duration `json:"evaluation_interval" default:"1s" check:"gt=0s"`
+	// Time from one tick to the next. Overload is answered within two ticks.
+	EvaluationInterval Duration `json:"evaluation_interval" default:"1s" check:"gte=100ms,lte=1h"`
 	// The components. Their order is their id: the first one is root.0.
 	Components []Component `json:"components,omitempty"`
 }

@@ -3,7 +3,9 @@
 package policy
 
 import (
+	"fmt"
 	"math"
+	"strconv"
 
 	"github.com/sluice-project/sluice/internal/fielderr"
 	"github.com/sluice-project/sluice/internal/policy/strict"
@@ -83,23 +85,43 @@ const maxTokens = 1 << 53
 // checkAmount refuses a constant that cannot be a number of tokens or slots. NaN is allowed: it makes the
 // limiter let everything pass.
 func checkAmount(at strict.Place, p *InPort) {
+	checkConstant(at, p, constantRange{most: maxTokens, nan: "to let everything pass"})
+}
+
+// constantRange is what the constant of a port may be.
+type constantRange struct {
+	least, most float64
+	// nan says what NaN is good for here; "" when it makes no sense.
+	nan string
+}
+
+// anyFinite is the range of ports that need a number, whichever.
+var anyFinite = constantRange{least: -math.MaxFloat64, most: math.MaxFloat64}
+
+// checkConstant refuses a constant that makes no sense at a port. Signals are not checked: components have
+// rules for every reading.
+func checkConstant(at strict.Place, p *InPort, r constantRange) {
 	value, valid, isConst := p.Constant()
-	if p == nil || !isConst || !valid {
+	if p == nil || !isConst || !valid && r.nan != "" {
 		return
 	}
 	if p.ConstantSignal != nil {
 		at = at.Field("constant_signal")
 		if p.ConstantSignal.SpecialValue != "" {
-			at.Field("special_value").Refuse(fielderr.Error{Want: "a finite number, or NaN to let everything pass"})
+			want := "a finite number"
+			if r.nan != "" {
+				want += ", or NaN " + r.nan
+			}
+			at.Field("special_value").Refuse(fielderr.Error{Want: want})
 			return
 		}
 		at = at.Field("value")
 	}
 	switch {
-	case value < 0:
-		at.Refuse(fielderr.Error{Want: "at least 0"})
-	case value > maxTokens:
-		at.Refuse(fielderr.Error{Want: "at most 9007199254740992"})
+	case value < r.least:
+		at.Refuse(fielderr.Error{Want: fmt.Sprintf("at least %g", r.least)})
+	case value > r.most:
+		at.Refuse(fielderr.Error{Want: "at most " + strconv.FormatFloat(r.most, 'f', -1, 64)})
 	}
 }
 

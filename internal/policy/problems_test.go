@@ -8,6 +8,15 @@ var problems = map[string][]string{
 	"No_Name.yaml": {
 		`1:1: policy_name: the policy has no valid name; got text "No_Name", want lower-case letters, digits, '-' and '.', beginning and ending with a letter or digit; set policy_name`,
 	},
+	"adaptive.yaml": {
+		`2:24: circuit.evaluation_interval: got text "50ms", want at least 100ms`,
+		`6:22: circuit.components[0].flow_control.adaptive_concurrency_scheduler.in_ports.setpoint: unknown field; known here: overload_confirmation`,
+		`8:80: circuit.components[0].flow_control.adaptive_concurrency_scheduler.concurrency_limiter.limit_by_label_key: got text "user", want nothing; the limit found is that of the service; to share it fairly among users, name the label in scheduler.fairness_label_key`,
+		`9:41: circuit.components[0].flow_control.adaptive_concurrency_scheduler.parameters.min_concurrency: got number 100, want at most max_concurrency, which is 10`,
+		`9:88: circuit.components[0].flow_control.adaptive_concurrency_scheduler.parameters.initial_concurrency: got 0, want at least 1`,
+		`12:9: circuit.components[1].flow_control.adaptive_concurrency_scheduler.concurrency_limiter: missing; want a mapping`,
+		`12:9: circuit.components[1].flow_control.adaptive_concurrency_scheduler.alerter: missing; want a mapping`,
+	},
 	"alias-bomb.yaml": {
 		`6:36: document too large; want at most 100000 values, aliases expanded`,
 	},
@@ -31,6 +40,17 @@ var problems = map[string][]string{
 	},
 	"component-two.yaml": {
 		`4:7: circuit.components[0].min: got max and min, want only one of them`,
+	},
+	"constants.yaml": {
+		`5:64: circuit.components[0].flow_control.aimd_load_scheduler.in_ports.signal.constant_signal.special_value: got text "NaN", want a finite number`,
+		`5:115: circuit.components[0].flow_control.aimd_load_scheduler.in_ports.setpoint.constant_signal.special_value: got text "+Inf", want a finite number`,
+		`9:78: circuit.components[1].flow_control.aiad_load_scheduler.in_ports.setpoint.constant_signal.special_value: got text "NaN", want a finite number`,
+		`10:45: circuit.components[1].flow_control.aiad_load_scheduler.parameters.min_load_multiplier: got number 3, want at most max_load_multiplier, which is 2`,
+		`13:64: circuit.components[2].flow_control.range_driven_load_scheduler.in_ports.signal.constant_signal.special_value: got text "-Inf", want a finite number`,
+		`17:65: circuit.components[3].flow_control.load_scheduler.in_ports.load_multiplier.constant_signal.value: got number -1, want at least 0`,
+		`21:67: circuit.components[4].flow_control.sampler.in_ports.accept_percentage.constant_signal.value: got number 100.5, want at most 100`,
+		`25:75: circuit.components[5].flow_control.sampler.in_ports.accept_percentage.constant_signal.special_value: got text "+Inf", want a finite number, or NaN for an unknown percentage`,
+		`29:58: circuit.components[6].auto_scale.pod_scaler.in_ports.replicas.constant_signal.value: got number -1, want at least 0`,
 	},
 	"control-character.yaml": {
 		`1:15: got control character U+0007, want printable text`,
@@ -57,12 +77,15 @@ var problems = map[string][]string{
 	"empty.yaml": {
 		`1:1: the document is empty`,
 	},
+	"evaluation-interval-long.yaml": {
+		`2:24: circuit.evaluation_interval: got text "1h1s", want at most 1h`,
+	},
 	"flow-control-none.yaml": {
-		`3:7: circuit.components[0].flow_control: got none, want one of quota_scheduler, rate_limiter, load_scheduler, adaptive_load_scheduler, sampler, load_ramp, aimd_load_scheduler, range_driven_load_scheduler, aiad_load_scheduler, concurrency_limiter, concurrency_scheduler`,
+		`3:7: circuit.components[0].flow_control: got none, want one of quota_scheduler, rate_limiter, load_scheduler, adaptive_load_scheduler, sampler, load_ramp, aimd_load_scheduler, range_driven_load_scheduler, aiad_load_scheduler, concurrency_limiter, concurrency_scheduler, adaptive_concurrency_scheduler`,
 		`4:7: circuit.components[1].query: got none, want one of promql`,
 	},
 	"interval-zero.yaml": {
-		`2:24: circuit.evaluation_interval: got text "0s", want more than 0s`,
+		`2:24: circuit.evaluation_interval: got text "0s", want at least 100ms`,
 		`7:34: circuit.components[0].flow_control.rate_limiter.parameters.interval: got text "0s", want more than 0s`,
 		`7:53: circuit.components[0].flow_control.rate_limiter.parameters.max_idle_time: got text "0s", want more than 0s`,
 		`7:79: circuit.components[0].flow_control.rate_limiter.parameters.lazy_sync.num_sync: got 0, want more than 0`,

@@ -59,7 +59,7 @@ type wiring struct {
 func (w wiring) report(path fielderr.Path, e fielderr.Error) { w.doc.Report(w.locate(path), e) }
 
 // checkSignals refuses signals that have no producer or several, in the circuit and every circuit nested
-// in it, and ports of nested circuits that lead nowhere.
+// in it, and ports of nested circuits that lead nowhere. It warns of components nobody reads.
 func (w wiring) checkSignals(c *Circuit) {
 	path := fielderr.Path("circuit").Field("components")
 	for i := range c.Components {
@@ -93,9 +93,11 @@ func (w wiring) checkScope(components []Component, path fielderr.Path) {
 		})
 	}
 	names := slices.Sorted(maps.Keys(producers))
+	read := map[string]bool{}
 	for i := range components {
 		walk(reflect.ValueOf(components[i]), path.Index(i), func(v reflect.Value, at fielderr.Path) {
 			in, ok := v.Interface().(InPort)
+			read[in.SignalName] = ok || read[in.SignalName]
 			if _, known := producers[in.SignalName]; !ok || known || in.SignalName == "" {
 				return
 			}
@@ -109,6 +111,41 @@ func (w wiring) checkScope(components []Component, path fielderr.Path) {
 			w.checkNestedPorts(nested, inside)
 			w.checkScope(nested.Components, inside.Field("components"))
 		}
+	}
+	w.warnUnused(components, read, path)
+}
+
+// maxUnused is how many components without effect are named; more of them say nothing new.
+const maxUnused = 10
+
+// warnUnused warns of components whose signals nobody reads. Signals of actuators and queries are fine
+// alone: people look at them.
+func (w wiring) warnUnused(components []Component, read map[string]bool, path fielderr.Path) {
+	found := 0
+	for i := range components {
+		c := &components[i]
+		if c.FlowControl != nil || c.AutoScale != nil || c.Query != nil || c.NestedCircuit != nil || c.Alerter != nil ||
+			c.NestedSignalIngress != nil || c.NestedSignalEgress != nil {
+			continue
+		}
+		used, name := false, ""
+		walk(reflect.ValueOf(c), path.Index(i), func(v reflect.Value, _ fielderr.Path) {
+			if out, ok := v.Interface().(OutPort); ok {
+				used, name = used || read[out.SignalName], out.SignalName
+			}
+		})
+		kind := c.Kind()
+		if used || kind == "" {
+			continue
+		}
+		if found++; found > maxUnused {
+			return
+		}
+		problem := fielderr.Error{Severity: fielderr.Warning, Message: "no out port is connected", Hint: "this component has no effect; give it a signal or remove it"}
+		if name != "" {
+			problem.Message, problem.Hint = fmt.Sprintf("nobody reads the signal %q", name), "this component has no effect; read its signal or remove it"
+		}
+		w.report(path.Index(i).Field(kind), problem)
 	}
 }
 
