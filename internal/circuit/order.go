@@ -108,7 +108,10 @@ func (l *loops) advance() []int {
 	if l.state[v].low != l.state[v].index {
 		return nil
 	}
-	at := slices.Index(l.stack, v)
+	at := len(l.stack) - 1
+	for l.stack[at] != v {
+		at--
+	}
 	part := slices.Clone(l.stack[at:])
 	l.stack = l.stack[:at]
 	for _, w := range part {
