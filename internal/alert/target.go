@@ -3,9 +3,13 @@
 package alert
 
 import (
+	"cmp"
 	"fmt"
 	"log/slog"
 	"net/url"
+	"slices"
+	"strings"
+	"unicode/utf8"
 )
 
 // What listens at the address of a target.
@@ -39,6 +43,9 @@ func (t Target) Validate() error {
 	if t.Name == "" {
 		return fmt.Errorf("target %s has no name; give it one that alert_channels can refer to", t)
 	}
+	if len(t.Name) > maxName || !utf8.ValidString(t.Name) {
+		return fmt.Errorf("target %.128q: got a name of %d bytes, want valid UTF-8 of at most %d", t.Name, len(t.Name), maxName)
+	}
 	switch t.Type {
 	case "", Alertmanager, Webhook:
 	default:
@@ -47,6 +54,12 @@ func (t Target) Validate() error {
 	u, err := url.Parse(t.URL)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
 		return fmt.Errorf("target %q: its url is not an http or https address, such as http://alertmanager:9093", t.Name)
+	}
+	if t.SigningKey != "" && t.kind() != Webhook {
+		return fmt.Errorf("target %q: it has a signing key, but only webhooks are signed", t.Name)
+	}
+	if _, err := rawKey(t.SigningKey); err != nil {
+		return fmt.Errorf("target %q: its signing key starts with whsec_, but what follows is not base64", t.Name)
 	}
 	return nil
 }
@@ -58,6 +71,19 @@ func (t Target) String() string {
 
 // LogValue implements slog.LogValuer, so that secrets cannot be logged by mistake.
 func (t Target) LogValue() slog.Value { return slog.StringValue(t.String()) }
+
+// secrets are texts that must not be shown, the longest first, so that none is hidden only in part. Of the
+// address the path counts, too: that of a chat system's webhook is a password.
+func (t Target) secrets() []string {
+	all := []string{t.BearerToken, t.SigningKey, t.URL}
+	if u, err := url.Parse(t.URL); err == nil {
+		password, _ := u.User.Password()
+		all = append(all, u.RequestURI(), u.Path, u.RawQuery, password)
+	}
+	all = slices.DeleteFunc(all, func(s string) bool { return len(strings.Trim(s, "/")) < 6 })
+	slices.SortFunc(all, func(a, b string) int { return cmp.Compare(len(b), len(a)) })
+	return all
+}
 
 func (t Target) kind() string {
 	if t.Type == "" {
