@@ -45,6 +45,14 @@ func TestSuite(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) document.Store { return open(t, t.TempDir()) })
 }
 
+func TestAlerts(t *testing.T) {
+	storetest.RunAlerts(t, func(t *testing.T) storetest.AlertStore { return open(t, t.TempDir()) })
+}
+
+func TestDynamicConfig(t *testing.T) {
+	storetest.RunDynamicConfig(t, func(t *testing.T) storetest.DynamicConfigStore { return open(t, t.TempDir()) })
+}
+
 func TestReopen(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data ?#%41 ü", "deep")
 	first := open(t, dir)

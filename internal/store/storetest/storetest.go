@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package storetest is the suite every document.Store must pass.
+// Package storetest has the suites that every store must pass: Run, RunAlerts and RunDynamicConfig.
 package storetest
 
 import (
