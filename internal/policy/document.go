@@ -70,6 +70,8 @@ type Draft struct {
 	NamePath  fielderr.Path // where it does
 	MustName  bool          // the document has to give it; when it does not, that was reported
 	Blueprint string
+	// Generated is how many of the first components a blueprint made: nobody is warned of those.
+	Generated int
 	// Locate returns where in the document a field of Policy comes from, for the positions of problems.
 	Locate func(fielderr.Path) fielderr.Path
 }
@@ -78,7 +80,7 @@ type Draft struct {
 // fielderr.List with every problem found in doc so far.
 func Finish(doc *strict.Document, src Source, draft Draft) (*Document, error) {
 	name := finalName(doc, src, draft)
-	wiring{doc, draft.Locate}.checkSignals(&draft.Policy.Circuit)
+	wiring{doc, draft.Locate, draft.Generated}.checkSignals(&draft.Policy.Circuit)
 	refused, warnings := doc.Problems()
 	if len(refused) > 0 {
 		return nil, refused

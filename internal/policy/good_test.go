@@ -49,12 +49,12 @@ func TestGoodDocuments(t *testing.T) {
 		"crawlers":               "d479a32069edb33b42cad3d1acbe6eda",
 		"every-component":        "a35f2553445779226ebbc4c8fbe4888f",
 		"inter-service":          "fd165e7d7260f8e6d12677436cdeb2b5",
-		"mistral":                "f61be196e5d514abfdefc8e2fdafe109",
-		"gpt-4-rpm":              "ae24baf892dd97b685ade43c2d3c16df",
-		"gpt-4-tpm":              "20637d7f455564e379cb46d386ee5689",
-		"concurrency-limit-test": "45ac0f6426966ca530ac6ec74d47e11f",
+		"mistral":                "bad223cffe9aff7d96bdfcd6f28203bd",
+		"gpt-4-rpm":              "a399db6900980ea60257bf23f4b574d4",
+		"gpt-4-tpm":              "ec4bcb137703a1c3f3b2b8aeebb4ff35",
+		"concurrency-limit-test": "49186c51f52e3e71d69b7e68846ab270",
 		"per-user-rate-limit":    "eea6b3cf7eeff3d72b884105bc314f6a",
-		"tiers":                  "1c4ca29a83b79b473cdf808ad3ba455e",
+		"tiers":                  "c0bdf3953ec38d93428f52b388930816",
 	}
 	for _, file := range goodFiles(t) {
 		t.Run(filepath.Base(file), func(t *testing.T) {

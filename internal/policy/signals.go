@@ -52,8 +52,9 @@ func mapKeys(v reflect.Value) func(yield func(string) bool) {
 // wiring is where problems of signals go: all paths here are relative to the policy, locate turns them into
 // those of the document.
 type wiring struct {
-	doc    *strict.Document
-	locate func(fielderr.Path) fielderr.Path
+	doc       *strict.Document
+	locate    func(fielderr.Path) fielderr.Path
+	generated int // components of the outermost circuit that nobody is warned of
 }
 
 func (w wiring) report(path fielderr.Path, e fielderr.Error) { w.doc.Report(w.locate(path), e) }
@@ -72,10 +73,10 @@ func (w wiring) checkSignals(c *Circuit) {
 			w.report(inside.Field("nested_signal_egress"), fielderr.Error{Message: outside})
 		}
 	}
-	w.checkScope(c.Components, path)
+	w.checkScope(c.Components, path, w.generated)
 }
 
-func (w wiring) checkScope(components []Component, path fielderr.Path) {
+func (w wiring) checkScope(components []Component, path fielderr.Path, generated int) {
 	producers := map[string]fielderr.Path{}
 	for i := range components {
 		walk(reflect.ValueOf(components[i]), path.Index(i), func(v reflect.Value, at fielderr.Path) {
@@ -109,10 +110,10 @@ func (w wiring) checkScope(components []Component, path fielderr.Path) {
 		if nested := components[i].NestedCircuit; nested != nil {
 			inside := path.Index(i).Field("nested_circuit")
 			w.checkNestedPorts(nested, inside)
-			w.checkScope(nested.Components, inside.Field("components"))
+			w.checkScope(nested.Components, inside.Field("components"), 0)
 		}
 	}
-	w.warnUnused(components, read, path)
+	w.warnUnused(components, read, path, generated)
 }
 
 // maxUnused is how many components without effect are named; more of them say nothing new.
@@ -120,9 +121,9 @@ const maxUnused = 10
 
 // warnUnused warns of components whose signals nobody reads. Signals of actuators and queries are fine
 // alone: people look at them.
-func (w wiring) warnUnused(components []Component, read map[string]bool, path fielderr.Path) {
+func (w wiring) warnUnused(components []Component, read map[string]bool, path fielderr.Path, generated int) {
 	found := 0
-	for i := range components {
+	for i := min(generated, len(components)); i < len(components); i++ {
 		c := &components[i]
 		if c.FlowControl != nil || c.AutoScale != nil || c.Query != nil || c.NestedCircuit != nil || c.Alerter != nil ||
 			c.NestedSignalIngress != nil || c.NestedSignalEgress != nil {

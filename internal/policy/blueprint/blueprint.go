@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package blueprint turns a few values into a whole policy: its limiter, wired to an alert that is raised
-// when the limiter denies most flows.
+// Package blueprint turns a few values into a whole policy: a limit wired to its alert, a load scheduler
+// with the signal that shows an overload, a ramp with the measurements that move it.
 //
 // A blueprint is a struct of values (the language of its values file, read by package strict like the
-// policy language) and a function from values to components. Parse is the one entry for everything people
+// policy language) and a method that makes components of them. Parse is the one entry for everything people
 // apply: policies, and the values of blueprints.
 package blueprint
 
@@ -14,7 +14,6 @@ import (
 	"reflect"
 	"slices"
 
-	"github.com/sluice-project/sluice/internal/policy"
 	"github.com/sluice-project/sluice/internal/policy/strict"
 	"github.com/sluice-project/sluice/schemas"
 )
@@ -33,26 +32,20 @@ type Blueprint struct {
 	// ValuesFile is the type of its values file, for the generators of schemas and reference.
 	ValuesFile reflect.Type
 
-	decode func(*strict.Document) parts
-}
-
-// parts is what a blueprint makes of its values.
-type parts struct {
-	common  *Common
-	kind    string // the field that holds the limiter's values, and the limiter's kind in a circuit
-	limiter policy.FlowControl
-	alerter policy.AlerterParameters
-}
-
-// values is implemented by the structs of values.
-type values interface {
-	parts() parts
+	changes []change // of keys that had other names
+	decode  func(*strict.Document) (*Common, func(*circuit))
 }
 
 // All lists the blueprints, by name.
 func All() []*Blueprint { return slices.Clone(all) }
 
 var all = []*Blueprint{
+	define[PodAutoScaling](Blueprint{
+		Name:        "auto-scaling/pod-auto-scaler",
+		Title:       "Pod auto-scaling",
+		Description: podAutoScalingDescription,
+		Example:     podAutoScalingExample,
+	}),
 	define[ConcurrencyLimiting](Blueprint{
 		Name:        "concurrency-limiting/base",
 		Title:       "Concurrency limiting",
@@ -64,6 +57,68 @@ var all = []*Blueprint{
 		Title:       "Concurrency scheduling",
 		Description: concurrencySchedulingDescription,
 		Example:     concurrencySchedulingExample,
+	}),
+	define[LoadRamping](Blueprint{
+		Name:        "load-ramping/base",
+		Title:       "Load ramping",
+		Description: loadRampingDescription,
+		Example:     loadRampingExample,
+	}),
+	define[AdaptiveLoadScheduling](Blueprint{
+		Name:        "load-scheduling/adaptive",
+		Title:       "Load scheduling without a setpoint",
+		Description: adaptiveDescription,
+		Example:     adaptiveExample,
+		changes:     coreChanges,
+	}),
+	define[AverageLatencyLoadScheduling](Blueprint{
+		Name:        "load-scheduling/average-latency",
+		Title:       "Load scheduling by average latency",
+		Description: averageLatencyDescription,
+		Example:     averageLatencyExample,
+		changes:     aimdChanges,
+	}),
+	define[CPULoadScheduling](Blueprint{
+		Name:        "load-scheduling/cpu-overload-protection-k8s",
+		Title:       "Load scheduling by CPU use in Kubernetes",
+		Description: cpuDescription,
+		Example:     cpuExample,
+		changes:     renamed(aiadChanges, "setpoint", coreSetpoint),
+	}),
+	define[ElasticsearchLoadScheduling](Blueprint{
+		Name:        "load-scheduling/elasticsearch",
+		Title:       "Load scheduling by the search queue of Elasticsearch",
+		Description: elasticsearchDescription,
+		Example:     elasticsearchExample,
+		changes:     renamed(aiadChanges, "setpoint", "search_queue_threshold"),
+	}),
+	define[JavaGCLoadScheduling](Blueprint{
+		Name:        "load-scheduling/java-gc-generic",
+		Title:       "Load scheduling by Java garbage collection",
+		Description: javaGCDescription,
+		Example:     javaGCExample,
+		changes:     renamed(aiadChanges, "setpoint", coreSetpoint),
+	}),
+	define[JavaGCKubernetesLoadScheduling](Blueprint{
+		Name:        "load-scheduling/java-gc-k8s",
+		Title:       "Load scheduling by Java garbage collection in Kubernetes",
+		Description: javaGCKubernetesDescription,
+		Example:     javaGCKubernetesExample,
+		changes:     renamed(aiadChanges, "setpoint", coreSetpoint),
+	}),
+	define[PostgreSQLLoadScheduling](Blueprint{
+		Name:        "load-scheduling/postgresql",
+		Title:       "Load scheduling by the connections of PostgreSQL",
+		Description: postgreSQLDescription,
+		Example:     postgreSQLExample,
+		changes:     renamed(aiadChanges, "setpoint", "connections_used_threshold"),
+	}),
+	define[PromQLLoadScheduling](Blueprint{
+		Name:        "load-scheduling/promql",
+		Title:       "Load scheduling by a query",
+		Description: promQLDescription,
+		Example:     promQLExample,
+		changes:     aiadChanges,
 	}),
 	define[QuotaScheduling](Blueprint{
 		Name:        "quota-scheduling/base",
@@ -80,10 +135,30 @@ var all = []*Blueprint{
 }
 
 var (
+	//go:embed examples/auto-scaling-pod-auto-scaler.yaml
+	podAutoScalingExample string
 	//go:embed examples/concurrency-limiting.yaml
 	concurrencyLimitingExample string
 	//go:embed examples/concurrency-scheduling.yaml
 	concurrencySchedulingExample string
+	//go:embed examples/load-ramping.yaml
+	loadRampingExample string
+	//go:embed examples/load-scheduling-adaptive.yaml
+	adaptiveExample string
+	//go:embed examples/load-scheduling-average-latency.yaml
+	averageLatencyExample string
+	//go:embed examples/load-scheduling-cpu-overload-protection-k8s.yaml
+	cpuExample string
+	//go:embed examples/load-scheduling-elasticsearch.yaml
+	elasticsearchExample string
+	//go:embed examples/load-scheduling-java-gc-generic.yaml
+	javaGCExample string
+	//go:embed examples/load-scheduling-java-gc-k8s.yaml
+	javaGCKubernetesExample string
+	//go:embed examples/load-scheduling-postgresql.yaml
+	postgreSQLExample string
+	//go:embed examples/load-scheduling-promql.yaml
+	promQLExample string
 	//go:embed examples/quota-scheduling.yaml
 	quotaSchedulingExample string
 	//go:embed examples/rate-limiting.yaml
@@ -91,7 +166,7 @@ var (
 )
 
 // valuesFile is a values file of the blueprint with the values V.
-type valuesFile[V values] struct {
+type valuesFile[V any] struct {
 	// Name of the blueprint.
 	Blueprint string `json:"blueprint,omitempty"`
 	// Where the blueprint comes from; ignored, the blueprints are part of the program.
@@ -100,18 +175,23 @@ type valuesFile[V values] struct {
 	Policy V `json:"policy" check:"required"`
 }
 
-func define[V values](b Blueprint) *Blueprint {
+func define[V any, P interface {
+	*V
+	values
+}](b Blueprint) *Blueprint {
 	b.ValuesFile = reflect.TypeFor[valuesFile[V]]()
-	b.decode = func(doc *strict.Document) parts {
+	b.decode = func(doc *strict.Document) (*Common, func(*circuit)) {
 		var f valuesFile[V]
 		doc.Decode("", doc.Root, &f)
-		return f.Policy.parts()
+		v := P(&f.Policy)
+		return v.shared(), v.build
 	}
 	return &b
 }
 
-// Find returns the blueprint of that name.
+// Find returns the blueprint of that name, which may be one that it had before.
 func Find(name string) (*Blueprint, bool) {
+	name, _ = currentName(name)
 	i := slices.IndexFunc(all, func(b *Blueprint) bool { return b.Name == name })
 	if i < 0 {
 		return nil, false

@@ -3,14 +3,17 @@
 package blueprint
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -37,7 +40,7 @@ var problems = map[string][]string{
 		`8:17: policy.concurrency_limiter.selectors[0].control_point: missing; want text`,
 	},
 	"no-blueprint": {
-		`1:1: blueprint: these are values of a blueprint, but the document does not say of which; known here: concurrency-limiting/base, concurrency-scheduling/base, quota-scheduling/base, rate-limiting/base`,
+		`1:1: blueprint: these are values of a blueprint, but the document does not say of which; add a line such as "blueprint: load-scheduling/adaptive"; sluice blueprint list names them all`,
 	},
 	"no-policy": {
 		`1:1: policy: missing; want a mapping`,
@@ -57,9 +60,6 @@ var problems = map[string][]string{
 		`12:39: policy.components[0].decider.in_ports.lhs.signal_name: no component of this circuit produces the signal "ACCEPT_PERCENT"; did you mean "ACCEPT_PERCENTAGE"?`,
 		`13:43: policy.components[0].decider.out_ports.output.signal_name: signal "ACCEPT_PERCENTAGE_ALERT" has a producer already, policy.rate_limiter.alerter; choose another name`,
 		`14:47: policy.components[1].max.out_ports.output.signal_name: signal "ACCEPT_PERCENTAGE" has a producer already, policy.rate_limiter.out_ports.accept_percentage; choose another name`,
-	},
-	"unimplemented-blueprint": {
-		`1:12: blueprint: unknown blueprint "auto-scaling/pod-auto-scaler"; known here: concurrency-limiting/base, concurrency-scheduling/base, quota-scheduling/base, rate-limiting/base`,
 	},
 	"unknown-blueprint": {
 		`1:12: blueprint: unknown blueprint "rate-limitting/base"; did you mean "rate-limiting/base"?`,
@@ -100,6 +100,38 @@ func TestBadValues(t *testing.T) {
 	}
 }
 
+var update = flag.Bool("update", false, "write what is rendered to testdata/golden")
+
+// golden compares a rendered policy with what it was. After a change of a blueprint, run the tests with
+// -update and commit what you can explain: the hash of everybody's policies changes with it.
+func golden(t *testing.T, name string, d *policy.Document) {
+	t.Helper()
+	file := filepath.Join("testdata", "golden", strings.ReplaceAll(name, "/", ".")+".yaml")
+	got, err := PolicyYAML(d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if *update {
+		if err := os.WriteFile(file, got, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), string(got)); diff != "" {
+		t.Errorf("%s changed (-want +got):\n%s", file, diff)
+	}
+	again, err := policy.Parse(policy.Source{Text: got})
+	if err != nil {
+		t.Fatalf("rendered policy is refused: %v", err)
+	}
+	if again.Hash != d.Hash || again.Name != d.Name || len(again.Warnings) > 0 {
+		t.Errorf("rendered policy means something else, or has warnings %v:\n%s", again.Warnings, cmp.Diff(string(d.Canonical), string(again.Canonical)))
+	}
+}
+
 // TestExamples renders the example of every blueprint and reads the result again.
 func TestExamples(t *testing.T) {
 	for _, b := range All() {
@@ -109,40 +141,93 @@ func TestExamples(t *testing.T) {
 				t.Fatal(err)
 			}
 			if r.Document.Blueprint != b.Name || len(r.Document.Warnings) > 0 {
-				t.Errorf("got %+v, want the blueprint named and no warnings", r.Document)
+				t.Errorf("got %s with warnings %v, want the blueprint named and no warnings", r.Document.Blueprint, r.Document.Warnings)
 			}
-			again, err := policy.Parse(policy.Source{Text: r.YAML})
-			if err != nil {
-				t.Fatalf("rendered policy is refused: %v\n%s", err, r.YAML)
+			golden(t, b.Name, r.Document)
+			if again, err := b.Render(policy.Source{Text: []byte(b.Example)}); err != nil || !bytes.Equal(again.YAML, r.YAML) {
+				t.Errorf("rendering twice gives two policies: %v", err)
 			}
-			if again.Hash != r.Document.Hash || again.Name != r.Document.Name {
-				t.Errorf("rendered policy means something else:\n%s", cmp.Diff(string(r.Document.Canonical), string(again.Canonical)))
+			if d := r.Document.Components[0]; d.ID != "root.0" || d.Component.FlowControl == nil && d.Component.AutoScale == nil {
+				t.Errorf("got %+v, want the actuator first: dashboards and metrics know it as root.0", d)
 			}
-			checkCircuit(t, r.Document)
 		})
 	}
 }
 
-// checkCircuit compares the circuit with what every blueprint promises.
-func checkCircuit(t *testing.T, d *policy.Document) {
-	t.Helper()
-	c := d.Policy.Circuit.Components
-	if len(c) != 3 || c[0].FlowControl == nil || c[1].Decider == nil || c[2].Alerter == nil {
-		t.Fatalf("got %+v, want a limiter, a decider and an alerter", c)
+// TestScenarios renders the values files of older names that people have.
+func TestScenarios(t *testing.T) {
+	warnings := map[string][]string{
+		"hasura-auto-scale": {
+			`1:1: blueprint: warning: deprecated name "service-protection/average-latency"; write blueprint: load-scheduling/average-latency`,
+			`62:3: policy.service_protection_core: warning: deprecated; use load_scheduling_core`,
+			`64:5: policy.load_scheduling_core.adaptive_load_scheduler: warning: deprecated; use load_scheduling_core.aimd_load_scheduler`,
+		},
+		"postgresql-protection": {
+			`1:1: blueprint: warning: deprecated name "service-protection/postgresql"; write blueprint: load-scheduling/postgresql`,
+			`4:3: policy.setpoint: warning: deprecated; use connections_used_threshold`,
+			`28:3: policy.service_protection_core: warning: deprecated; use load_scheduling_core`,
+			`30:5: policy.load_scheduling_core.cpu_overload_confirmation: warning: deprecated; use load_scheduling_core.overload_confirmations`,
+			`34:5: policy.load_scheduling_core.adaptive_load_scheduler: warning: deprecated; use load_scheduling_core.aiad_load_scheduler`,
+		},
 	}
-	if limit, _, _ := c[1].Decider.InPorts.RHS.Constant(); c[1].Decider.Operator != "lte" || limit != 10 {
-		t.Errorf("alert at %s %g %%, want it at lte 10 %% admitted, when more than 90 %% are denied", c[1].Decider.Operator, limit)
-	}
-	if c[1].Decider.InPorts.LHS.SignalName != "ACCEPT_PERCENTAGE" || c[2].Alerter.InPorts.Signal.SignalName != c[1].Decider.OutPorts.Output.SignalName {
-		t.Errorf("signals do not lead from the limiter to the alert: %+v", c)
-	}
-	if d.Components[0].ID != "root.0" || len(d.Components[0].ControlPoints) != 1 {
-		t.Errorf("got %+v, want root.0 with its control point", d.Components[0])
+	for name, want := range warnings {
+		text, err := os.ReadFile(filepath.Join("testdata", "scenarios", name+".values.yaml"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		d, err := Parse(policy.Source{Text: text})
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if diff := cmp.Diff(want, strings.Split(d.Warnings.Error(), "\n")); diff != "" {
+			t.Errorf("%s: warnings differ (-want +got):\n%s", name, diff)
+		}
+		golden(t, "scenario."+name, d)
 	}
 }
 
+// TestAlerts compares the circuits of limiters with what they promise.
+func TestAlerts(t *testing.T) {
+	for _, name := range []string{"rate-limiting/base", "quota-scheduling/base", "concurrency-limiting/base", "concurrency-scheduling/base"} {
+		b, _ := Find(name)
+		r, err := b.Render(policy.Source{Text: []byte(b.Example)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := r.Document.Policy.Circuit.Components
+		if len(c) != 3 || c[0].FlowControl == nil || c[1].Decider == nil || c[2].Alerter == nil {
+			t.Fatalf("%s: got %+v, want a limiter, a decider and an alerter", name, c)
+		}
+		if limit, _, _ := c[1].Decider.InPorts.RHS.Constant(); c[1].Decider.Operator != "lte" || limit != 10 {
+			t.Errorf("%s: alert at %s %g %%, want it at lte 10 %% admitted, when more than 90 %% are denied", name, c[1].Decider.Operator, limit)
+		}
+		if d := c[1].Decider.TrueFor.Std(); d <= 30*time.Second {
+			t.Errorf("%s: alert after %s, want longer than one flow stays in the percentage", name, d)
+		}
+		if c[1].Decider.InPorts.LHS.SignalName != "ACCEPT_PERCENTAGE" || c[2].Alerter.InPorts.Signal.SignalName != c[1].Decider.OutPorts.Output.SignalName {
+			t.Errorf("%s: signals do not lead from the limiter to the alert: %+v", name, c)
+		}
+	}
+}
+
+// fills are values for what values files leave open, by key; everything else is a number.
+var fills = map[string]string{
+	"control_point": "a", "policy_name": "x", "interval": "1s", "max_inflight_duration": "1s", "duration": "1s", "overload_condition": "gt",
+	"promql_query": "up", "endpoint": "a:1", "username": "a", "password": "a", "jmx_host": "a", "app_namespace": "a", "k8s_pod_regex": "a",
+	"name": "a", "namespace": "a", "kind": "Deployment", "api_version": "apps/v1",
+}
+
+func fill(line string) string {
+	key, _, _ := strings.Cut(strings.TrimLeft(line, " -"), ":")
+	value, ok := fills[key]
+	if !ok {
+		value = "1"
+	}
+	return strings.Replace(line, strict.Placeholder, value, 1)
+}
+
 // TestValuesFiles fills in what the commented values files leave open: the result is what the defaults
-// alone give.
+// alone give. Leaving any one open is refused at its place.
 func TestValuesFiles(t *testing.T) {
 	for _, b := range All() {
 		text, err := b.Values()
@@ -152,30 +237,58 @@ func TestValuesFiles(t *testing.T) {
 		if _, err := Parse(policy.Source{Text: text}); err == nil || !strings.Contains(err.Error(), "not filled in") {
 			t.Errorf("%s: got %v, want a refusal of what is not filled in", b.Name, err)
 		}
-		fill := strings.NewReplacer("control_point: "+strict.Placeholder, "control_point: a", "policy_name: "+strict.Placeholder, "policy_name: x",
-			"interval: "+strict.Placeholder, "interval: 1s", "duration: "+strict.Placeholder, "duration: 1s", strict.Placeholder, "1")
-		full, err := Parse(policy.Source{Text: []byte(fill.Replace(string(text)))})
-		if err != nil {
-			t.Errorf("%s: %v", b.Name, err)
-			continue
-		}
-		var short strings.Builder // only what was filled in
-		for line := range strings.Lines(string(text)) {
-			if strings.Contains(line, strict.Placeholder) && !strings.Contains(line, "#") || strings.HasSuffix(strings.TrimSpace(line), ":") || strings.HasPrefix(line, "blueprint") {
-				short.WriteString(fill.Replace(line))
+		var full, short strings.Builder // short is only what was filled in
+		lines := slices.Collect(strings.Lines(string(text)))
+		for i, line := range lines {
+			full.WriteString(fill(line))
+			open := strings.Contains(line, strict.Placeholder) && !strings.Contains(line, "#")
+			if open {
+				missing := strings.Join(slices.Concat(mapped(lines[:i]), mapped(lines[i+1:])), "")
+				checkMissing(t, b, line, missing)
+			}
+			if open || strings.HasSuffix(strings.TrimSpace(line), ":") && !strings.Contains(line, "#") || strings.HasPrefix(line, "blueprint") {
+				short.WriteString(fill(line))
 			}
 			if strings.HasPrefix(strings.TrimSpace(line), "- #") {
 				fmt.Fprintln(&short, strings.Repeat(" ", strings.Index(line, "-"))+"-")
 			}
+		}
+		filled, err := Parse(policy.Source{Text: []byte(full.String())})
+		if err != nil {
+			t.Errorf("%s: %v", b.Name, err)
+			continue
 		}
 		brief, err := Parse(policy.Source{Text: []byte(short.String())})
 		if err != nil {
 			t.Errorf("%s: %v\n%s", b.Name, err, short.String())
 			continue
 		}
-		if full.Hash != brief.Hash {
-			t.Errorf("%s: the values file does not have the defaults:\n%s", b.Name, cmp.Diff(string(brief.Canonical), string(full.Canonical)))
+		if filled.Hash != brief.Hash {
+			t.Errorf("%s: the values file does not have the defaults:\n%s", b.Name, cmp.Diff(string(brief.Canonical), string(filled.Canonical)))
 		}
+	}
+}
+
+func mapped(lines []string) []string {
+	var filled []string
+	for _, line := range lines {
+		filled = append(filled, fill(line))
+	}
+	return filled
+}
+
+// checkMissing parses a values file without one required line: it is refused, with its name and a place.
+func checkMissing(t *testing.T, b *Blueprint, line, text string) {
+	t.Helper()
+	key, _, _ := strings.Cut(strings.TrimLeft(line, " -"), ":")
+	_, err := Parse(policy.Source{Text: []byte(text)})
+	var list fielderr.List
+	if !errors.As(err, &list) {
+		t.Errorf("%s without %s: got %v, want a refusal", b.Name, key, err)
+		return
+	}
+	if p := list[0]; !strings.HasSuffix(p.Path, key) || p.Message != "missing" || p.Want == "" || p.Line < 2 {
+		t.Errorf("%s without %s: got %v, want it reported as missing", b.Name, key, err)
 	}
 }
 

@@ -6,8 +6,9 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"regexp"
-	"strconv"
+	"slices"
 	"strings"
 
 	"github.com/goccy/go-yaml"
@@ -16,19 +17,6 @@ import (
 	"github.com/sluice-project/sluice/internal/policy"
 	"github.com/sluice-project/sluice/internal/policy/strict"
 )
-
-// Signals that the blueprints produce. Components in the values may read them.
-const (
-	acceptPercentage      = "ACCEPT_PERCENTAGE"
-	acceptPercentageAlert = "ACCEPT_PERCENTAGE_ALERT"
-)
-
-// alertAtMost is the percentage of admitted flows at or below which the alert is raised: more than 90% of
-// them are denied. Aperture compared the wrong way round and alerted while all was well.
-const alertAtMost = 10
-
-// generated is how many components a blueprint makes before those of the values.
-const generated = 3
 
 // Parse reads what people apply: a policy, plain or as a Kubernetes object, or the values of a blueprint.
 // Values say so with a key blueprint, with the comment "# yaml-language-server: $schema=…" of that
@@ -105,37 +93,48 @@ func isValues(doc *strict.Document, src policy.Source) bool {
 
 // choose finds the blueprint of a values file and reports when there is none.
 func choose(doc *strict.Document, src policy.Source) (*Blueprint, bool) {
-	name, path := src.Blueprint, fielderr.Path("")
-	if node := doc.Root.Get("blueprint"); node != nil {
-		path = "blueprint"
+	asked, node := src.Blueprint, doc.Root.Get("blueprint")
+	name, line, column := asked, 1, 1
+	if node != nil {
 		if node.Kind != strict.Text {
-			doc.Report(path, fielderr.Error{Line: node.Line, Column: node.Column, Got: node.Describe(), Want: "the name of a blueprint"})
+			doc.Report("blueprint", fielderr.Error{Line: node.Line, Column: node.Column, Got: node.Describe(), Want: "the name of a blueprint"})
 			return nil, false
 		}
-		if name != "" && name != node.Text {
-			doc.Report(path, fielderr.Error{
+		if asked != "" && !sameBlueprint(asked, node.Text) {
+			doc.Report("blueprint", fielderr.Error{
 				Line: node.Line, Column: node.Column, Got: node.Describe(),
-				Want: fmt.Sprintf("%q, the blueprint asked for", name),
+				Want: fmt.Sprintf("%q, the blueprint asked for", asked),
 			})
 			return nil, false
 		}
-		name = node.Text
+		name, line, column = node.Text, node.Line, node.Column
 	}
 	if name == "" {
-		name = schemaComment(src.Text)
+		name, line = schemaComment(src.Text)
 	}
 	if b, ok := Find(name); ok {
+		if current, older := currentName(name); older != "" {
+			warnOlderName(doc, older, current, line, column)
+		}
 		return b, true
 	}
-	problem := fielderr.Error{Message: fmt.Sprintf("unknown blueprint %q", name), Hint: fielderr.OneOf(name, Names())}
-	if node := doc.Root.Get("blueprint"); node != nil {
-		problem.Line, problem.Column = node.Line, node.Column
+	problem := fielderr.Error{Message: fmt.Sprintf("unknown blueprint %q", name), Hint: fielderr.OneOf(name, Names()), Line: line, Column: column}
+	path := fielderr.Path("")
+	if node != nil || name == "" {
+		path = "blueprint"
 	}
 	if name == "" {
-		problem.Message, path = "these are values of a blueprint, but the document does not say of which", "blueprint"
+		problem.Message = "these are values of a blueprint, but the document does not say of which"
+		problem.Hint = "add a line such as \"blueprint: load-scheduling/adaptive\"; sluice blueprint list names them all"
 	}
 	doc.Report(path, problem)
 	return nil, false
+}
+
+func sameBlueprint(a, b string) bool {
+	a, _ = currentName(a)
+	b, _ = currentName(b)
+	return a == b
 }
 
 // schemaComments are the comments that make editors check a values file: Aperture's and ours.
@@ -144,72 +143,71 @@ var schemaComments = []*regexp.Regexp{
 	regexp.MustCompile(`(?m)^#\s*yaml-language-server:\s*\$schema=\S*?([a-z0-9-]+\.[a-z0-9-]+)\.schema\.json\s*$`),
 }
 
-// schemaComment returns the blueprint whose schema a comment names, or "".
-func schemaComment(text []byte) string {
+// schemaComment returns the blueprint whose schema a comment names, or "", and its line.
+func schemaComment(text []byte) (name string, line int) {
 	for _, pattern := range schemaComments {
-		if m := pattern.FindSubmatch(text); m != nil {
-			return strings.ReplaceAll(string(m[1]), ".", "/")
+		if m := pattern.FindSubmatchIndex(text); m != nil {
+			return strings.ReplaceAll(string(text[m[2]:m[3]]), ".", "/"), 1 + bytes.Count(text[:m[2]], []byte("\n"))
 		}
 	}
-	return ""
+	return "", 1
 }
 
-// finish makes the policy of a values file: the limiter, the decider and the alerter, then the components
-// of the values.
+// finish makes the policy of a values file: what the blueprint makes of them, then the components of the
+// values.
 func (b *Blueprint) finish(doc *strict.Document, src policy.Source) (*policy.Document, error) {
-	p := b.decode(doc)
-	circuit := strict.Default[policy.Circuit]()
-	circuit.Components = append(generate(p), p.common.Components...)
+	modernise(doc, b.changes)
+	common, build := b.decode(doc)
+	c := newCircuit(common)
+	build(c)
 	return policy.Finish(doc, src, policy.Draft{
-		Policy:    &policy.Policy{Circuit: circuit, Resources: p.common.Resources},
-		Name:      p.common.PolicyName,
+		Policy: &policy.Policy{
+			Circuit: policy.Circuit{
+				EvaluationInterval: c.tick,
+				Components:         append(c.components(), common.Components...),
+			},
+			Resources: c.resources(doc, common.Resources),
+		},
+		Name:      common.PolicyName,
 		NamePath:  "policy.policy_name",
 		MustName:  true,
 		Blueprint: b.Name,
-		Locate:    p.locate,
+		Generated: len(c.parts),
+		Locate:    c.locate,
 	})
 }
 
-func generate(p parts) []policy.Component {
-	decider := strict.Default[policy.Decider]()
-	decider.InPorts = policy.ComparedPorts{LHS: &policy.InPort{SignalName: acceptPercentage}, RHS: constant(alertAtMost)}
-	decider.Operator = "lte"
-	decider.OutPorts.Output = &policy.OutPort{SignalName: acceptPercentageAlert}
-	return []policy.Component{
-		{FlowControl: &p.limiter},
-		{Decider: &decider},
-		{Alerter: &policy.Alerter{
-			InPorts:    policy.SignalIns{Signal: &policy.InPort{SignalName: acceptPercentageAlert}},
-			Parameters: p.alerter,
-		}},
+// resources are those of the values and those the blueprint needs. Two of one name are refused.
+func (c *circuit) resources(doc *strict.Document, r policy.Resources) policy.Resources {
+	at := fielderr.Path("policy").Field("resources")
+	meters := c.infraMeters
+	for i, collector := range r.TelemetryCollectors {
+		for _, name := range slices.Sorted(maps.Keys(collector.InfraMeters)) {
+			meter := collector.InfraMeters[name]
+			meter.AgentGroup = collector.AgentGroup
+			addNamed(doc, meters, at.Field("telemetry_collectors").Index(i).Field("infra_meters").Field(name), name, meter)
+		}
 	}
+	for _, name := range slices.Sorted(maps.Keys(r.InfraMeters)) {
+		addNamed(doc, meters, at.Field("infra_meters").Field(name), name, r.InfraMeters[name])
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.FlowControl.FluxMeters)) {
+		addNamed(doc, c.fluxMeters, at.Field("flow_control").Field("flux_meters").Field(name), name, r.FlowControl.FluxMeters[name])
+	}
+	merged := policy.Resources{FlowControl: policy.FlowControlResources{Classifiers: r.FlowControl.Classifiers}}
+	if len(meters) > 0 {
+		merged.InfraMeters = meters
+	}
+	if len(c.fluxMeters) > 0 {
+		merged.FlowControl.FluxMeters = c.fluxMeters
+	}
+	return merged
 }
 
-func acceptPercentageOut() policy.LimiterOuts {
-	return policy.LimiterOuts{AcceptPercentage: &policy.OutPort{SignalName: acceptPercentage}}
-}
-
-func constant(value float64) *policy.InPort {
-	return &policy.InPort{ConstantSignal: &policy.ConstantSignal{Value: &value}}
-}
-
-// locate returns where in the values file a field of the policy comes from. Fields of generated components
-// lead to the values they were generated from.
-func (p parts) locate(path fielderr.Path) fielderr.Path {
-	rest, ok := strings.CutPrefix(string(path), "circuit.components[")
-	if !ok {
-		return "policy." + path
+func addNamed[T any](doc *strict.Document, all map[string]T, at fielderr.Path, name string, one T) {
+	if _, taken := all[name]; taken {
+		doc.Report(at, fielderr.Error{Message: fmt.Sprintf("the name %q is taken, by the blueprint or by another one here", name), Hint: "choose another name"})
+		return
 	}
-	number, rest, _ := strings.Cut(rest, "]")
-	values := fielderr.Path("policy").Field(p.kind)
-	switch i, err := strconv.Atoi(number); {
-	case err != nil || i < 0:
-		return "policy"
-	case i == 0:
-		return values + fielderr.Path(strings.TrimPrefix(rest, ".flow_control."+p.kind))
-	case i < generated:
-		return values.Field("alerter")
-	default:
-		return fielderr.Path("policy").Field("components").Index(i-generated) + fielderr.Path(rest)
-	}
+	all[name] = one
 }

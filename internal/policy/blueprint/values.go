@@ -8,151 +8,19 @@ import "github.com/sluice-project/sluice/internal/policy"
 type Common struct {
 	// Name of the policy.
 	PolicyName string `json:"policy_name" check:"required,name"`
-	// More components for the circuit. They may read the signals of the blueprint, such as
-	// ACCEPT_PERCENTAGE.
+	// Time from one tick of the circuit to the next: how often signals are read and limits moved.
+	EvaluationInterval policy.Duration `json:"evaluation_interval" default:"1s" check:"gte=100ms,lte=1h"`
+	// More components for the circuit. They may read the signals of the blueprint.
 	Components []policy.Component `json:"components,omitempty"`
-	// Resources for the policy.
+	// More resources for the policy.
 	Resources policy.Resources `json:"resources,omitzero"`
 }
 
-// RateLimiting are the values of rate-limiting/base.
-type RateLimiting struct {
-	Common
-	// The limit.
-	RateLimiter RateLimiterValues `json:"rate_limiter" check:"required"`
-}
+func (c *Common) shared() *Common { return c }
 
-// RateLimiterValues describe a rate limiter and its alert.
-type RateLimiterValues struct {
-	// Tokens a bucket holds at most, which is the largest burst.
-	BucketCapacity float64 `json:"bucket_capacity" check:"required,gte=0,lte=9007199254740992"`
-	// Tokens added to a bucket per interval. 0 never refills.
-	FillAmount float64 `json:"fill_amount" check:"required,gte=0,lte=9007199254740992"`
-	// Flows the limit applies to.
-	Selectors []policy.Selector `json:"selectors" check:"required"`
-	// How the buckets are kept and filled.
-	Parameters policy.RateLimiterParameters `json:"parameters" check:"required"`
-	// How single flows are counted and answered.
-	RequestParameters policy.LimiterRequestParameters `json:"request_parameters"`
-	// Alert raised while at most 10% of the flows are admitted.
-	Alerter policy.AlerterParameters `json:"alerter" default:"{alert_name: 'More than 90% of requests are being rate limited'}"`
-}
-
-func (v RateLimiting) parts() parts {
-	return parts{common: &v.Common, kind: "rate_limiter", alerter: v.RateLimiter.Alerter, limiter: policy.FlowControl{
-		RateLimiter: &policy.RateLimiter{
-			InPorts: policy.RateLimiterIns{
-				BucketCapacity: constant(v.RateLimiter.BucketCapacity),
-				FillAmount:     constant(v.RateLimiter.FillAmount),
-			},
-			Parameters:        v.RateLimiter.Parameters,
-			Selectors:         v.RateLimiter.Selectors,
-			RequestParameters: v.RateLimiter.RequestParameters,
-			OutPorts:          acceptPercentageOut(),
-		},
-	}}
-}
-
-// QuotaScheduling are the values of quota-scheduling/base.
-type QuotaScheduling struct {
-	Common
-	// The quota and who waits for it.
-	QuotaScheduler QuotaSchedulerValues `json:"quota_scheduler" check:"required"`
-}
-
-// QuotaSchedulerValues describe a quota scheduler and its alert.
-type QuotaSchedulerValues struct {
-	// Tokens a bucket holds at most, which is the largest burst.
-	BucketCapacity float64 `json:"bucket_capacity" check:"required,gte=0,lte=9007199254740992"`
-	// Tokens added to a bucket per interval. 0 never refills.
-	FillAmount float64 `json:"fill_amount" check:"required,gte=0,lte=9007199254740992"`
-	// Flows the quota applies to.
-	Selectors []policy.Selector `json:"selectors" check:"required"`
-	// How the buckets are kept and filled.
-	RateLimiter policy.RateLimiterParameters `json:"rate_limiter" check:"required"`
-	// Who waits for whom.
-	Scheduler policy.Scheduler `json:"scheduler"`
-	// Alert raised while at most 10% of the flows are admitted.
-	Alerter policy.AlerterParameters `json:"alerter" default:"{alert_name: 'More than 90% of requests are being rate limited'}"`
-}
-
-func (v QuotaScheduling) parts() parts {
-	return parts{common: &v.Common, kind: "quota_scheduler", alerter: v.QuotaScheduler.Alerter, limiter: policy.FlowControl{
-		QuotaScheduler: &policy.QuotaScheduler{
-			InPorts: policy.RateLimiterIns{
-				BucketCapacity: constant(v.QuotaScheduler.BucketCapacity),
-				FillAmount:     constant(v.QuotaScheduler.FillAmount),
-			},
-			Selectors:   v.QuotaScheduler.Selectors,
-			RateLimiter: v.QuotaScheduler.RateLimiter,
-			Scheduler:   v.QuotaScheduler.Scheduler,
-			OutPorts:    acceptPercentageOut(),
-		},
-	}}
-}
-
-// ConcurrencyLimiting are the values of concurrency-limiting/base.
-type ConcurrencyLimiting struct {
-	Common
-	// The limit.
-	ConcurrencyLimiter ConcurrencyLimiterValues `json:"concurrency_limiter" check:"required"`
-}
-
-// ConcurrencyLimiterValues describe a concurrency limiter and its alert.
-type ConcurrencyLimiterValues struct {
-	// Slots that may be taken at once. 0 admits nothing.
-	MaxConcurrency float64 `json:"max_concurrency" check:"required,gte=0,lte=9007199254740992"`
-	// Flows the limit applies to.
-	Selectors []policy.Selector `json:"selectors" check:"required"`
-	// How the slots are kept.
-	Parameters policy.ConcurrencyLimiterParameters `json:"parameters" check:"required"`
-	// How single flows are counted and answered.
-	RequestParameters policy.LimiterRequestParameters `json:"request_parameters"`
-	// Alert raised while at most 10% of the flows are admitted.
-	Alerter policy.AlerterParameters `json:"alerter" default:"{alert_name: Too many inflight requests}"`
-}
-
-func (v ConcurrencyLimiting) parts() parts {
-	return parts{common: &v.Common, kind: "concurrency_limiter", alerter: v.ConcurrencyLimiter.Alerter, limiter: policy.FlowControl{
-		ConcurrencyLimiter: &policy.ConcurrencyLimiter{
-			InPorts:           policy.ConcurrencyLimiterIns{MaxConcurrency: constant(v.ConcurrencyLimiter.MaxConcurrency)},
-			Parameters:        v.ConcurrencyLimiter.Parameters,
-			Selectors:         v.ConcurrencyLimiter.Selectors,
-			RequestParameters: v.ConcurrencyLimiter.RequestParameters,
-			OutPorts:          acceptPercentageOut(),
-		},
-	}}
-}
-
-// ConcurrencyScheduling are the values of concurrency-scheduling/base.
-type ConcurrencyScheduling struct {
-	Common
-	// The limit and who waits for it.
-	ConcurrencyScheduler ConcurrencySchedulerValues `json:"concurrency_scheduler" check:"required"`
-}
-
-// ConcurrencySchedulerValues describe a concurrency scheduler and its alert.
-type ConcurrencySchedulerValues struct {
-	// Slots that may be taken at once. 0 admits nothing.
-	MaxConcurrency float64 `json:"max_concurrency" check:"required,gte=0,lte=9007199254740992"`
-	// Flows the limit applies to.
-	Selectors []policy.Selector `json:"selectors" check:"required"`
-	// How the slots are kept.
-	ConcurrencyLimiter policy.ConcurrencyLimiterParameters `json:"concurrency_limiter" check:"required"`
-	// Who waits for whom.
-	Scheduler policy.Scheduler `json:"scheduler"`
-	// Alert raised while at most 10% of the flows are admitted.
-	Alerter policy.AlerterParameters `json:"alerter" default:"{alert_name: Too many inflight requests}"`
-}
-
-func (v ConcurrencyScheduling) parts() parts {
-	return parts{common: &v.Common, kind: "concurrency_scheduler", alerter: v.ConcurrencyScheduler.Alerter, limiter: policy.FlowControl{
-		ConcurrencyScheduler: &policy.ConcurrencyScheduler{
-			InPorts:            policy.ConcurrencyLimiterIns{MaxConcurrency: constant(v.ConcurrencyScheduler.MaxConcurrency)},
-			Selectors:          v.ConcurrencyScheduler.Selectors,
-			ConcurrencyLimiter: v.ConcurrencyScheduler.ConcurrencyLimiter,
-			Scheduler:          v.ConcurrencyScheduler.Scheduler,
-			OutPorts:           acceptPercentageOut(),
-		},
-	}}
+// values is implemented by the structs of values.
+type values interface {
+	shared() *Common
+	// build adds what the values ask for. Values may be incomplete: what is missing was reported before.
+	build(c *circuit)
 }

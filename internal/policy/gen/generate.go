@@ -80,6 +80,9 @@ func readExamples(dir string) (policies, values []byte, err error) {
 	return policies, values, nil
 }
 
+// ownPackage is where the types of values files are; types of others are those of policies.
+var ownPackage = reflect.TypeFor[blueprint.Common]().PkgPath()
+
 func dotted(blueprint string) string { return strings.ReplaceAll(blueprint, "/", ".") }
 
 func marshal(s *jsonschema.Schema) ([]byte, error) {

@@ -38,7 +38,7 @@ func policyReference(docs comments) []byte {
 
 // blueprintReference describes the blueprints; types they share with policies are linked.
 func blueprintReference(docs comments, files map[string][]byte) []byte {
-	r := &reference{docs: docs, seen: map[reflect.Type]bool{}, page: "policy.md", own: reflect.TypeFor[blueprint.Common]().PkgPath()}
+	r := &reference{docs: docs, seen: map[reflect.Type]bool{}, page: "policy.md", own: ownPackage}
 	r.out.WriteString(generatedNote + blueprintsIntro)
 	for _, b := range blueprint.All() {
 		fmt.Fprintf(&r.out, "\n## %s\n\n`%s`\n\n%s\n\n```yaml\n%s```\n", b.Title, b.Name, b.Description, b.Example)

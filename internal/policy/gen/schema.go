@@ -25,10 +25,13 @@ const (
 type schemas struct {
 	docs comments
 	defs jsonschema.Definitions
+	// own is the package whose structs become definitions; those of others are in the policy schema. ""
+	// is every package.
+	own string
 }
 
 func policySchema(docs comments) *jsonschema.Schema {
-	s := schemas{docs, jsonschema.Definitions{}}
+	s := schemas{docs, jsonschema.Definitions{}, ""}
 	plain, object := s.object(plainType, nil), s.object(objectType, nil)
 	plain.Title, object.Title = "policy", "policy as a Kubernetes object"
 	root := s.root("policy.schema.json", "Policy document")
@@ -38,7 +41,7 @@ func policySchema(docs comments) *jsonschema.Schema {
 }
 
 func blueprintSchema(docs comments, b *blueprint.Blueprint) *jsonschema.Schema {
-	s := schemas{docs, jsonschema.Definitions{}}
+	s := schemas{docs, jsonschema.Definitions{}, ownPackage}
 	root := s.root("blueprints/"+dotted(b.Name)+".schema.json", "Values of "+b.Name)
 	body := s.object(b.ValuesFile, nil)
 	name, _ := body.Properties.Get("blueprint")
@@ -161,6 +164,9 @@ func (s schemas) structure(t reflect.Type, f strict.Field) *jsonschema.Schema {
 			supplied = append(supplied, m.Key)
 		}
 		return s.object(t, supplied)
+	}
+	if s.own != "" && t.PkgPath() != s.own {
+		return &jsonschema.Schema{Ref: "../policy.schema.json#/$defs/" + t.Name()}
 	}
 	if _, done := s.defs[t.Name()]; !done {
 		s.defs[t.Name()] = &jsonschema.Schema{} // types may contain themselves
