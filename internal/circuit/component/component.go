@@ -18,6 +18,9 @@ import (
 	"github.com/sluice-project/sluice/internal/circuit"
 )
 
+// maxTicks is more ticks than any document can ask for, and sums of them do not overflow.
+const maxTicks = 1 << 40
+
 // ticks is the number of ticks that a length of time takes: d/interval, rounded up; 0 for 0.
 func ticks(d, interval time.Duration) int64 {
 	if d <= 0 || interval <= 0 {
@@ -27,7 +30,7 @@ func ticks(d, interval time.Duration) int64 {
 	if d%interval > 0 {
 		n++
 	}
-	return n
+	return min(n, maxTicks)
 }
 
 // truth is a value of three-valued logic.

@@ -8,9 +8,9 @@ import (
 	"github.com/sluice-project/sluice/internal/circuit"
 )
 
-// maxSamples bounds the memory of windows: 32 KiB. A longer window, of more than about an hour of ticks at
-// one second, is averaged from groups of samples, and is too long by less than one group: 1/4096 of it.
-const maxSamples = 4096
+// maxSamples bounds the memory of windows: 16 KiB. A longer window, of more than about half an hour of ticks at
+// one second, is averaged from groups of samples, and is too long by less than one group: 1/1024 of it.
+const maxSamples = 2048
 
 // SMA is the mean of its last valid inputs, as many as the window has ticks, rounded down and at least one.
 // Before there are that many it is invalid, unless configured otherwise. An invalid input repeats the
@@ -38,7 +38,7 @@ type SMAConfig struct {
 func NewSMA(c SMAConfig, interval time.Duration) *SMA {
 	size := int64(1)
 	if interval > 0 {
-		size = max(1, int64(c.Window/interval))
+		size = min(max(1, int64(c.Window/interval)), maxTicks)
 	}
 	return &SMA{early: c.ValidDuringWarmup, size: size, window: newWindow(size), output: circuit.Invalid()}
 }
