@@ -39,45 +39,38 @@ func (Compiler) Compile(src document.Source) (*document.Compiled, error) {
 	out := &document.Compiled{
 		Name: doc.Name, Hash: doc.Hash, Blueprint: doc.Blueprint, Warnings: problems(doc.Warnings),
 	}
-	var specs []*flow.LimiterSpec
+	var work dataPlane
 	for i := range doc.Components {
 		c := &doc.Components[i]
 		spec, err := flow.FromComponent(doc.Name, doc.Hash, c.ID, c.Component)
-		status := statusOf(c, spec, err)
-		var signal *flow.SignalError
-		switch {
-		case errors.As(err, &signal):
-			out.Warnings = append(out.Warnings, document.Problem{File: src.File, Path: c.ID, Message: status, Warning: true})
-		case err != nil:
+		if err != nil {
 			return nil, document.Invalid(document.Problem{File: src.File, Path: c.ID, Message: err.Error()})
-		case spec != nil:
+		}
+		if spec != nil {
 			hash, err := contentHash(c.Component)
 			if err != nil {
 				return nil, err
 			}
-			specs = append(specs, spec)
+			work.limiters = append(work.limiters, spec)
 			out.Limiters = append(out.Limiters, document.LimiterRef{
 				Component: c.ID, Kind: c.Kind, Key: spec.LimitBy, ContentHash: hash,
 			})
 		}
 		out.Components = append(out.Components, document.Component{
-			ID: c.ID, Kind: c.Kind, Status: status, ControlPoints: c.ControlPoints,
+			ID: c.ID, Kind: c.Kind, Status: running, ControlPoints: c.ControlPoints,
 		})
 	}
-	out.Value = specs
+	if work.meters, err = flow.FromFluxMeters(doc.Name, doc.Policy.Resources.FlowControl.FluxMeters); err != nil {
+		return nil, document.Invalid(document.Problem{File: src.File, Path: "resources.flow_control.flux_meters", Message: err.Error()})
+	}
+	out.Value = work
 	return out, nil
 }
 
-// statusOf says whether a component works, or why it does not.
-func statusOf(c *policy.ComponentInfo, spec *flow.LimiterSpec, err error) string {
-	var signal *flow.SignalError
-	switch {
-	case errors.As(err, &signal):
-		return fmt.Sprintf("this %s is not in force and lets every flow pass: %v", c.Kind, signal)
-	case spec != nil:
-		return running
-	}
-	return "waiting for the circuit runtime"
+// dataPlane is the part of a compiled policy that acts on flows.
+type dataPlane struct {
+	limiters []*flow.LimiterSpec
+	meters   []*flow.MeterSpec
 }
 
 // contentHash tells components apart by what they do.
@@ -101,13 +94,13 @@ func problems(l fielderr.List) []document.Problem {
 	return out
 }
 
-// publisher hands the limiters of all policies to the engine. The catalog calls it for one change at a
-// time.
+// publisher hands the limiters and flux meters of all policies to the engine. The catalog calls it for one
+// change at a time.
 type publisher struct {
 	engine *flow.Engine
-	// specs of the policies in the last set, so that a policy that did not change gives the engine the
-	// same limiters again.
-	specs map[*document.Compiled][]*flow.LimiterSpec
+	// work of the policies in the last set, so that a policy that did not change gives the engine the same
+	// limiters again.
+	work map[*document.Compiled]dataPlane
 }
 
 var _ document.Publisher = (*publisher)(nil)
@@ -118,51 +111,50 @@ func (p *publisher) Check(set []*document.Compiled) error {
 	if err != nil {
 		return err
 	}
-	return p.engine.Check(all)
+	return p.engine.Check(all.limiters, all.meters)
 }
 
 // Publish implements document.Publisher.
 func (p *publisher) Publish(set []*document.Compiled) error {
-	all, specs, err := p.collect(set)
+	all, work, err := p.collect(set)
 	if err != nil {
 		return err
 	}
-	p.specs = specs
-	return p.engine.Publish(all)
+	p.work = work
+	return p.engine.Publish(all.limiters, all.meters)
 }
 
-func (p *publisher) collect(set []*document.Compiled) ([]*flow.LimiterSpec, map[*document.Compiled][]*flow.LimiterSpec, error) {
-	var all []*flow.LimiterSpec
-	specs := make(map[*document.Compiled][]*flow.LimiterSpec, len(set))
+func (p *publisher) collect(set []*document.Compiled) (all dataPlane, work map[*document.Compiled]dataPlane, err error) {
+	work = make(map[*document.Compiled]dataPlane, len(set))
 	for _, c := range set {
-		mine, ok := p.specs[c]
+		mine, ok := p.work[c]
 		if !ok {
-			var err error
 			if mine, err = identified(c); err != nil {
-				return nil, nil, err
+				return dataPlane{}, nil, err
 			}
 		}
-		specs[c] = mine
-		all = append(all, mine...)
+		work[c] = mine
+		all.limiters = append(all.limiters, mine.limiters...)
+		all.meters = append(all.meters, mine.meters...)
 	}
-	return all, specs, nil
+	return all, work, nil
 }
 
 // identified gives the limiters of a policy their accounts.
-func identified(c *document.Compiled) ([]*flow.LimiterSpec, error) {
-	specs, ok := c.Value.([]*flow.LimiterSpec)
+func identified(c *document.Compiled) (dataPlane, error) {
+	work, ok := c.Value.(dataPlane)
 	if !ok {
-		return nil, fmt.Errorf("policy %q was not compiled by this release", c.Name)
+		return dataPlane{}, fmt.Errorf("policy %q was not compiled by this release", c.Name)
 	}
 	ids := make(map[string]ledger.LimiterID, len(c.Limiters))
 	for _, l := range c.Limiters {
 		ids[l.Component] = ledger.LimiterID(l.UID)
 	}
-	out := make([]*flow.LimiterSpec, len(specs))
-	for i, s := range specs {
+	out := dataPlane{limiters: make([]*flow.LimiterSpec, len(work.limiters)), meters: work.meters}
+	for i, s := range work.limiters {
 		own := *s
 		own.ID = ids[s.Component]
-		out[i] = &own
+		out.limiters[i] = &own
 	}
 	return out, nil
 }

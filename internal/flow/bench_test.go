@@ -27,7 +27,7 @@ func newEngine(tb testing.TB, specs ...*LimiterSpec) *Engine {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	if err := e.Publish(specs); err != nil {
+	if err := e.Publish(specs, nil); err != nil {
 		tb.Fatal(err)
 	}
 	return e

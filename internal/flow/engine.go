@@ -16,6 +16,7 @@ import (
 
 	"github.com/sluice-project/sluice/internal/ledger"
 	"github.com/sluice-project/sluice/internal/limit"
+	"github.com/sluice-project/sluice/internal/meter"
 	"github.com/sluice-project/sluice/internal/sched"
 )
 
@@ -52,6 +53,7 @@ type Engine struct {
 
 	mu       sync.Mutex                                    // serialises changes of limiters
 	limiters atomic.Pointer[map[ledger.LimiterID]*limiter] // copied on change; retired ones included
+	meters   map[meterKey]*meter.Meter                     // those of the snapshot
 
 	points   sync.Map // name -> *pointStats
 	nPoints  atomic.Int64
@@ -78,18 +80,20 @@ func New(cfg Config) (*Engine, error) {
 	e.limiters.Store(&map[ledger.LimiterID]*limiter{})
 	e.nonce.init()
 	e.pool.New = func() any {
-		return &Flow{stripe: int(e.stripe.Add(1)) & (stripes - 1)}
+		f := &Flow{stripe: int(e.stripe.Add(1)) & (stripes - 1)}
+		f.values, f.bits, f.charges = f.valueBuf[:0], f.bitsBuf[:0], f.chargeBuf[:0]
+		return f
 	}
 	e.snapshot.Store(&snapshot{points: map[string]*controlPoint{}})
 	e.overflow = &controlPoint{name: "(other)", stats: newPointStats("(other)")}
 	return e, nil
 }
 
-// Check tells whether Publish would take these limiters.
-func (e *Engine) Check(specs []*LimiterSpec) error {
-	seen := make(map[ledger.LimiterID]*LimiterSpec, len(specs))
+// Check tells whether Publish would take these limiters and flux meters.
+func (e *Engine) Check(limiters []*LimiterSpec, meters []*MeterSpec) error {
+	seen := make(map[ledger.LimiterID]*LimiterSpec, len(limiters))
 	var errs []error
-	for _, s := range specs {
+	for _, s := range limiters {
 		if other := seen[s.ID]; other != nil {
 			errs = append(errs, fmt.Errorf("limiters %s %s and %s %s have the same id %x",
 				s.Policy, s.Component, other.Policy, other.Component, s.ID))
@@ -97,6 +101,17 @@ func (e *Engine) Check(specs []*LimiterSpec) error {
 		seen[s.ID] = s
 		if err := s.validate(); err != nil {
 			errs = append(errs, fmt.Errorf("policy %s, %s: %w", s.Policy, s.Component, err))
+		}
+	}
+	byID := make(map[uint32]*MeterSpec, len(meters))
+	for _, s := range meters {
+		if other := byID[s.ID()]; other != nil {
+			errs = append(errs, fmt.Errorf("flux meters %s of policy %s and %s of policy %s cannot be told apart in flow tokens: give one of them another name",
+				s.Name, s.Policy, other.Name, other.Policy))
+		}
+		byID[s.ID()] = s
+		if err := s.Validate(); err != nil {
+			errs = append(errs, fmt.Errorf("policy %s: %w", s.Policy, err))
 		}
 	}
 	return errors.Join(errs...)
@@ -110,30 +125,70 @@ func (s *LimiterSpec) validate() error {
 		return errors.New("limiter of unknown kind")
 	case s.Kind.schedules() != (s.Scheduler != nil):
 		return errors.New("scheduler parameters do not suit the kind")
+	case s.Kind.samples() != (s.Sample != nil):
+		return errors.New("sampler parameters do not suit the kind")
 	case s.Kind.holdsSlots() && s.Slots.MaxInFlight <= 0:
 		return errors.New("max_inflight_duration must be more than 0")
-	case !s.Kind.holdsSlots() && s.Bucket.Interval <= 0:
+	case s.Kind.hasBucket() && s.Bucket.Interval <= 0:
 		return errors.New("interval must be more than 0")
+	case !s.Driven && (s.Kind == LoadScheduler || s.Kind == AdaptiveConcurrencyScheduler):
+		return errors.New("the kind needs setpoints, so Driven must be set")
+	case s.LimitBy != "" && s.Kind == LoadScheduler:
+		return errors.New("a load scheduler has no accounts by label")
 	}
 	return nil
 }
 
-// Publish puts a set of limiters into force, replacing all before. Limiters whose id stays keep their
-// accounts and queues; flows that wait at a limiter that is gone go on waiting under its last rule.
-// On an error nothing changes.
-func (e *Engine) Publish(specs []*LimiterSpec) error {
-	if err := e.Check(specs); err != nil {
+// Publish puts a set of limiters and flux meters into force, replacing all before. Limiters whose id stays
+// keep their accounts and queues, and meters that stay the same their counts; flows that wait at a limiter
+// that is gone go on waiting under its last rule. On an error nothing changes.
+func (e *Engine) Publish(limiters []*LimiterSpec, meters []*MeterSpec) error {
+	if err := e.Check(limiters, meters); err != nil {
 		return err
 	}
 	var wakes sched.Wakes
 	e.mu.Lock()
-	states, err := e.statesLocked(specs, &wakes)
-	if err == nil {
-		e.snapshot.Store(buildSnapshot(states, e.pointStats))
-	}
+	err := e.publishLocked(limiters, meters, &wakes)
 	e.mu.Unlock()
 	wakes.Run()
 	return err
+}
+
+func (e *Engine) publishLocked(limiters []*LimiterSpec, meters []*MeterSpec, wakes *sched.Wakes) error {
+	running, err := e.metersLocked(meters)
+	if err != nil {
+		return err
+	}
+	states, err := e.statesLocked(limiters, wakes)
+	if err != nil {
+		return err
+	}
+	p := publication{limiters: states, specs: meters, meters: running, stats: e.pointStats}
+	e.snapshot.Store(p.build())
+	e.meters = make(map[meterKey]*meter.Meter, len(running))
+	for _, m := range running {
+		e.meters[meterKey{m.Spec().Policy, m.Spec().Name}] = m
+	}
+	return nil
+}
+
+// meterKey names a flux meter.
+type meterKey struct{ policy, name string }
+
+// metersLocked finds or makes the meters of specs, in their order.
+func (e *Engine) metersLocked(specs []*MeterSpec) ([]*meter.Meter, error) {
+	out := make([]*meter.Meter, len(specs))
+	for i, s := range specs {
+		if m := e.meters[meterKey{s.Policy, s.Name}]; m != nil && m.Spec().Same(&s.Spec) {
+			out[i] = m
+			continue
+		}
+		var err error
+		if out[i], err = meter.New(s.Spec, stripes); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
 }
 
 func (e *Engine) statesLocked(specs []*LimiterSpec, wakes *sched.Wakes) ([]*limiter, error) {
@@ -154,7 +209,7 @@ func (e *Engine) statesLocked(specs []*LimiterSpec, wakes *sched.Wakes) ([]*limi
 	keep := make(map[ledger.LimiterID]bool, len(specs))
 	for i, spec := range specs {
 		keep[spec.ID] = true
-		if l := states[i]; l.spec.Load() != spec {
+		if l := states[i]; l.published != spec || l.retiredAt.Load() != 0 {
 			l.configure(spec, now, wakes)
 		}
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/sluice-project/sluice/internal/label"
 	"github.com/sluice-project/sluice/internal/ledger"
 	"github.com/sluice-project/sluice/internal/limit"
+	"github.com/sluice-project/sluice/internal/meter"
 	"github.com/sluice-project/sluice/internal/sched"
 )
 
@@ -40,7 +41,8 @@ type Request struct {
 	NoEnd bool
 	// Explain fills Verdict.Decisions.
 	Explain bool
-	// RampMode lets the flow run only if a load ramp admits it.
+	// RampMode lets the flow run only if some load ramp, or sampler in ramp mode, selects it, and all that do
+	// admit it. Flows without it are sampled by load ramps just the same, but need none.
 	RampMode bool
 	// Tag is handed to the Flow.
 	Tag uint64
@@ -52,14 +54,23 @@ type Request struct {
 // on any goroutine; it must not block.
 type Listener interface{ Decided(f *Flow) }
 
-// charge is what a flow holds of one account.
+// charge is what a flow holds of one account, or that it passed a limiter without a charge.
 type charge struct {
 	limiter *limiter
+	bin     *bin // where it is counted
 	key     string
 	tokens  float64
 	slot    ledger.SlotID
-	carried bool // the cost came from a label, so that End can correct it
+	flags   chargeFlags
 }
+
+type chargeFlags uint8
+
+const (
+	chargeCarried chargeFlags = 1 << iota // the cost came from a label, so that End can correct it
+	chargeEmpty                           // there is nothing to give back
+	chargeFree                            // the limiter let it pass without deciding
+)
 
 // inlineCharges is how many charges a Flow holds without allocating.
 const inlineCharges = 6
@@ -83,6 +94,7 @@ type Flow struct {
 	next     int           // stage to decide next
 	noEnd    bool
 	explain  bool
+	ramp     bool
 	charges  []charge
 	waiter   sched.Waiter
 	listener Listener
@@ -98,7 +110,8 @@ type Flow struct {
 	chargeBuf   [inlineCharges]charge
 	valueBuf    [12]label.Value
 	bitsBuf     [2]uint64
-	stageTokens float64 // of the stage being decided, also while the flow waits there
+	stageBin    *bin    // of the stage being decided, also while the flow waits there
+	stageTokens float64 // likewise
 	stageCarry  bool    // they came from a label
 	costNote    string  // why they did not
 }
@@ -166,8 +179,7 @@ func (e *Engine) Begin(ctx context.Context, r *Request, listener Listener) (f *F
 		now = e.authority.Now()
 	}
 	f.engine, f.started, f.listener = e, now, listener
-	f.noEnd, f.explain, f.services, f.Tag = r.NoEnd, r.Explain, r.Services, r.Tag
-	f.charges = f.chargeBuf[:0]
+	f.noEnd, f.explain, f.ramp, f.services, f.Tag = r.NoEnd, r.Explain, r.RampMode, r.Services, r.Tag
 	if listener == nil && f.ready == nil {
 		f.ready = make(chan struct{}, 1)
 	}
@@ -182,8 +194,6 @@ func (e *Engine) Begin(ctx context.Context, r *Request, listener Listener) (f *F
 	f.snap = e.snapshot.Load()
 	switch {
 	case !f.resolve(r): // the verdict says why
-	case r.RampMode: // no component of this release admits ramp-mode flows
-		f.deny(NotSampled, nil, now, nil)
 	case !f.run(now, nil):
 		return f, true
 	}
@@ -216,20 +226,18 @@ func (f *Flow) resolve(r *Request) bool {
 }
 
 func (f *Flow) sizeTo(p *controlPoint) {
-	f.values = f.valueBuf[:0]
-	if n := len(p.keys); n <= len(f.valueBuf) {
-		f.values = f.valueBuf[:n]
-	} else {
-		f.values = make(label.Values, n)
-	}
-	words := (len(p.stages) + 63) / 64
-	if words <= len(f.bitsBuf) {
-		f.bits = f.bitsBuf[:words]
-	} else {
-		f.bits = make([]uint64, words)
-	}
+	f.values = sized(f.values, len(p.keys))
+	f.bits = sized(f.bits, (len(p.stages)+len(p.gauges)+63)/64)
 	clear(f.bits)
 	f.next = 0
+}
+
+// sized makes a slice n long; its elements are whatever they were.
+func sized[T any](s []T, n int) []T {
+	if n <= cap(s) {
+		return s[:n]
+	}
+	return make([]T, n)
 }
 
 // Bounds on requests; beyond them a request is refused as invalid.
@@ -255,6 +263,10 @@ func (f *Flow) run(now limit.Instant, wakes *sched.Wakes) (decided bool) {
 	p := f.point
 	if f.next == 0 {
 		p.match(f.values, f.services, f.bits)
+		if f.ramp && !p.rampIn(f.bits) {
+			f.deny(NotSampled, nil, now, wakes)
+			return true
+		}
 	}
 	matched := f.next > 0
 	for i := f.next; i < len(p.stages); i++ {
@@ -287,29 +299,48 @@ const (
 )
 
 func (f *Flow) decide(st *stage, now limit.Instant, wakes *sched.Wakes) stageResult {
-	spec := st.spec
-	if spec.PassThrough {
-		f.note(st, "pass_through")
+	l, spec := st.limiter, st.spec
+	if spec.Driven {
+		spec = l.inForce(now)
+	}
+	f.stageTokens, f.stageCarry, f.stageBin = 1, false, l.own
+	if spec.Sample != nil {
+		return f.sampleAt(st, spec, now, wakes)
+	}
+	if spec.PassThrough && l.load == nil && l.work == nil {
+		f.passFree(st, 0, "pass_through")
 		return stagePassed
 	}
 	key := ""
 	if st.key != noSlot {
 		v := f.values[st.key]
 		if !v.Present {
-			st.limiter.labelMissing.Add(1)
-			f.note(st, "label_missing")
+			l.labelMissing.Add(1)
+			f.passFree(st, 0, "label_missing")
 			return stagePassed
 		}
 		key = shorten(v.Text)
 	}
-	f.stageTokens, f.stageCarry = 1, false
 	if spec.Kind.schedules() {
 		f.stageTokens = st.classify(f, now)
 	}
 	if !f.cost(st) {
-		f.Verdict.Key = key
-		f.deny(InvalidRequest, st, now, wakes)
-		return stageDenied
+		if !spec.PassThrough || l.load == nil {
+			f.Verdict.Key = key
+			f.deny(InvalidRequest, st, now, wakes)
+			return stageDenied
+		}
+		f.Verdict.Detail = ""
+	}
+	if l.load != nil {
+		l.load.arrive(f.stripe, f.stageTokens, now)
+		if !f.stageCarry {
+			f.stageBin.hot[f.stripe].priced.Add(1)
+		}
+		if spec.PassThrough {
+			f.passFree(st, f.stageTokens, "pass_through")
+			return stagePassed
+		}
 	}
 	if spec.Kind.schedules() {
 		return f.queueAt(st, key, now, wakes)
@@ -347,7 +378,7 @@ func (f *Flow) takeAt(st *stage, key string, now limit.Instant, wakes *sched.Wak
 	c, err := l.take(context.Background(), key, f.stageTokens, now)
 	if err != nil {
 		l.failed.Add(1) // nothing was charged; one flow more does less harm than an outage
-		f.note(st, "error")
+		f.passFree(st, f.stageTokens, "error")
 		return stagePassed
 	}
 	if c.OK {
@@ -358,7 +389,7 @@ func (f *Flow) takeAt(st *stage, key string, now limit.Instant, wakes *sched.Wak
 	v.Key, v.Tokens, v.Remaining, v.Limit = key, f.stageTokens, c.Remaining, c.Limit
 	reason := RateLimited
 	switch {
-	case f.stageTokens > c.Limit && c.Limit > 0:
+	case f.stageTokens > c.Limit && c.Limit > 0 && !st.spec.Driven:
 		reason = TooLarge
 	case l.slots != nil:
 		reason = ConcurrencyLimited
@@ -399,11 +430,15 @@ func (f *Flow) settleWait(st *stage, out sched.Outcome, now limit.Instant, wakes
 	f.Verdict.Waited += w.Waited
 	switch out {
 	case sched.Granted:
+		if w.Grant.Free {
+			f.passFree(st, f.stageTokens, "pass_through")
+			return stagePassed
+		}
 		f.passed(st, w.Key, ledger.SlotID(w.Grant.Slot), w.Grant.Remaining, w.Grant.Limit)
 		return stagePassed
 	case sched.Failed:
 		st.limiter.failed.Add(1)
-		f.note(st, "error")
+		f.passFree(st, f.stageTokens, "error")
 		return stagePassed
 	}
 	v := &f.Verdict
@@ -460,24 +495,37 @@ func (f *Flow) Cancel(wakes *Wakes) bool {
 
 // passed records that a stage let the flow pass, and what it charged.
 func (f *Flow) passed(st *stage, key string, slot ledger.SlotID, remaining, full float64) {
-	l := st.limiter
-	l.passed[f.stripe].flows.Add(1)
-	l.passed[f.stripe].tokens.add(f.stageTokens)
-	f.charges = append(f.charges, charge{l, key, f.stageTokens, slot, f.stageCarry})
+	c := charge{limiter: st.limiter, bin: f.stageBin, key: key, tokens: f.stageTokens, slot: slot}
+	if f.stageCarry {
+		c.flags = chargeCarried
+	}
+	f.charges = append(f.charges, c)
 	if f.explain {
 		f.Verdict.Decisions = append(f.Verdict.Decisions, f.decision(st, key, true, remaining, full, ""))
 	}
 }
 
-func (f *Flow) note(st *stage, note string) {
+// passFree records that a stage let the flow pass without deciding about it.
+func (f *Flow) passFree(st *stage, tokens float64, note string) {
+	f.charges = append(f.charges, charge{
+		limiter: st.limiter, bin: f.stageBin, tokens: tokens, flags: chargeEmpty | chargeFree,
+	})
 	if f.explain {
 		f.Verdict.Decisions = append(f.Verdict.Decisions, f.decision(st, "", true, 0, 0, note))
 	}
 }
 
+// inForce is the spec with the numbers that count now.
+func (st *stage) inForce() *LimiterSpec {
+	if st.spec.Driven {
+		return st.limiter.spec.Load()
+	}
+	return st.spec
+}
+
 func (f *Flow) decision(st *stage, key string, ok bool, remaining, full float64, note string) Decision {
 	d := Decision{
-		Limiter: st.spec, Key: key, Admitted: ok, Note: note, Charged: note == "",
+		Limiter: st.inForce(), Key: key, Admitted: ok, Note: note, Charged: note == "",
 		Tokens: f.stageTokens, Remaining: remaining, Limit: full,
 	}
 	if !d.Charged {
@@ -497,9 +545,8 @@ func (f *Flow) deny(r Reason, st *stage, now limit.Instant, wakes *sched.Wakes) 
 	v := &f.Verdict
 	v.Admitted, v.Reason = false, r
 	if st != nil {
-		v.Limiter = st.spec
-		st.limiter.denied.Add(1)
-		st.limiter.tokensDenied.add(f.stageTokens)
+		v.Limiter = st.inForce()
+		f.stageBin.deny(f.stageTokens)
 		if f.explain {
 			v.Decisions = append(v.Decisions, f.decision(st, v.Key, false, v.Remaining, v.Limit, ""))
 		}
@@ -509,8 +556,11 @@ func (f *Flow) deny(r Reason, st *stage, now limit.Instant, wakes *sched.Wakes) 
 		wakes = &f.wakes
 	}
 	for i := len(f.charges) - 1; i >= 0; i-- {
-		f.charges[i].limiter.undo(&f.charges[i], now, wakes)
+		c := &f.charges[i]
+		c.bin.drop(c.tokens, c.flags&chargeFree != 0)
+		c.limiter.undo(c, now, wakes)
 	}
+	clear(f.charges)
 	f.charges = f.charges[:0]
 	if own {
 		wakes.Run()
@@ -524,6 +574,11 @@ func (f *Flow) finish() {
 		f.counted = false
 		s.waiting.Add(-1)
 	}
+	for i := range f.charges { // a denied flow has none left
+		c := &f.charges[i]
+		c.bin.accept(f.stripe, c.tokens, c.flags&chargeFree != 0)
+	}
+	outcome := meter.OK
 	switch {
 	case f.Verdict.Reason == NoPolicy:
 		s.unmatched.Add(1)
@@ -531,6 +586,10 @@ func (f *Flow) finish() {
 		s.hot[f.stripe].admitted.Add(1)
 	default:
 		s.denied[f.Verdict.Reason].Add(1)
+		outcome = meter.Rejected
+	}
+	if len(f.point.gauges) > 0 && (f.noEnd || outcome == meter.Rejected) {
+		f.observeVerdict(outcome)
 	}
 }
 
@@ -540,7 +599,8 @@ func (f *Flow) Free() {
 	clear(f.values)
 	clear(f.charges)
 	f.Verdict = Verdict{}
-	f.engine, f.snap, f.point, f.listener, f.services, f.values, f.bits, f.charges = nil, nil, nil, nil, nil, nil, nil, nil
+	f.engine, f.snap, f.point, f.listener, f.services, f.stageBin = nil, nil, nil, nil, nil, nil
+	f.values, f.bits, f.charges = f.values[:0], f.bits[:0], f.charges[:0]
 	f.deadline, f.next, f.Tag, f.cancelled, f.counted = 0, 0, 0, false, false
 	if f.waiter.Resumer != nil {
 		f.waiter = sched.Waiter{}
@@ -573,7 +633,7 @@ type Outcome struct {
 
 // actual returns the true cost of a charge, if the outcome tells it and it makes sense.
 func (o *Outcome) actual(c *charge) (n float64, known bool) {
-	if !c.carried {
+	if c.flags&chargeCarried == 0 {
 		return 0, false
 	}
 	if n, known = o.TokensByLabel[c.limiter.spec.Load().TokensKey]; !known && o.Tokens != nil {
@@ -584,37 +644,63 @@ func (o *Outcome) actual(c *charge) (n float64, known bool) {
 
 // End ends an admitted flow and frees it. It returns false when slots had expired before.
 func (f *Flow) End(o Outcome) bool {
-	ok := f.engine.end(&holding{f.point.stats, f.charges, f.started, f.Verdict.Waited, f.stripe}, &o, &f.wakes)
+	h := holding{stats: f.point.stats, charges: f.charges, started: f.started, waited: f.Verdict.Waited, stripe: f.stripe}
+	if len(f.point.gauges) > 0 && !f.noEnd {
+		h.flow = f
+	}
+	ok := f.engine.end(&h, &o, &f.wakes)
 	f.Free()
 	return ok
 }
 
-// holding is what a flow that runs has to give back.
+// holding is what a flow that runs has to give back, and what wants to know how it went.
 type holding struct {
 	stats   *pointStats
 	charges []charge
 	started limit.Instant
 	waited  time.Duration
 	stripe  int
+	flow    *Flow     // if flux meters should read it, and it is there
+	read    []reading // what flux meters have read already, if it is not
 }
+
+// longestWork bounds durations, so that a wrong one does not spoil sums.
+const longestWork = 7 * 24 * time.Hour
 
 // end releases and settles charges, and resumes the flows that go on because of it. The wakes must be
 // empty.
 func (e *Engine) end(h *holding, o *Outcome, wakes *Wakes) bool {
 	now := e.authority.Now()
-	held := max(0, now.Sub(h.started)-h.waited)
+	t := timing{flow: max(0, now.Sub(h.started))}
+	held := max(0, t.flow-h.waited)
+	if t.work = held; o.Duration > 0 {
+		t.work = min(o.Duration, longestWork)
+	}
 	ok := true
 	for i := len(h.charges) - 1; i >= 0; i-- {
 		c := &h.charges[i]
+		if c.limiter.queue != nil {
+			c.bin.end(h.stripe, t.work, o.Failed)
+			if w := c.limiter.work; w != nil {
+				w.observe(h.stripe, t.work)
+			}
+		}
 		n, known := o.actual(c)
 		if !c.limiter.settle(c, n, known, held, now, wakes) {
 			ok = false
 		}
 	}
-	if o.Duration > 0 {
-		held = o.Duration
+	h.stats.ended(h.stripe, o.Failed, t.work)
+	outcome := meter.OK
+	if o.Failed {
+		outcome = meter.Failed
 	}
-	h.stats.ended(h.stripe, o.Failed, held)
+	if h.flow != nil {
+		h.flow.observeEnd(t, outcome)
+	}
+	for i := range h.read {
+		h.read[i].observe(h.stripe, t, outcome)
+	}
 	wakes.Run()
 	return ok
 }

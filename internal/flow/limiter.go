@@ -7,6 +7,7 @@ import (
 	"math"
 	"math/bits"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -19,46 +20,56 @@ import (
 type limiter struct {
 	id      ledger.LimiterID
 	kind    Kind
-	spec    atomic.Pointer[LimiterSpec] // the one in force
-	buckets ledger.Buckets
-	slots   ledger.Slots
-	queue   *sched.Scheduler // nil for kinds that do not schedule
+	spec    atomic.Pointer[LimiterSpec] // in force: what was published, with the numbers of the setpoint
+	buckets ledger.Buckets              // of kinds that have them, else nil
+	slots   ledger.Slots                // of kinds that have them, else nil
+	load    *loadBucket                 // of load schedulers, else nil
+	queue   *sched.Scheduler            // of kinds that schedule, else nil
 
-	passed       []passCounts // by stripe
-	denied       atomic.Uint64
-	tokensDenied atomicFloat
+	own          *bin // flows that belong to no workload
+	workloads    bins
 	labelMissing atomic.Uint64
 	failed       atomic.Uint64
 	hold         holdTime
+	work         *workTimes   // of adaptive kinds, else nil
 	retiredAt    atomic.Int64 // Unix nanoseconds; 0: in force
+
+	published *LimiterSpec // guarded by Engine.mu
+	// lapses is the instant from which on the setpoint does not count any more; 0: never.
+	lapses atomic.Int64
+
+	// steering is locked while numbers change. It may be locked while a shard of the queue is, so whoever
+	// holds it must not call the queue.
+	steering   sync.Mutex
+	setHash    string // of the last setpoint
+	setVersion uint64
+	known      bool // there has been a number
+	announced  announced
 }
 
-// passCounts counts admissions. They are on the path of every flow, so there is one for every stripe:
-// flows that run on different cores would slow each other down on a shared cache line.
-type passCounts struct {
-	flows  atomic.Uint64
-	tokens atomicFloat
-	_      [48]byte
+// announced is what the ledger was told last.
+type announced struct {
+	bucket limit.BucketRule
+	slots  ledger.SlotRule
 }
 
 // stripes is how many ways the hottest counters are split; a power of two.
 var stripes = 1 << min(4, bits.Len(uint(runtime.GOMAXPROCS(0))))
 
-func (l *limiter) admitted() (flows uint64, tokens float64) {
-	for i := range l.passed {
-		flows += l.passed[i].flows.Load()
-		tokens += l.passed[i].tokens.load()
-	}
-	return flows, tokens
-}
-
 func newLimiter(spec *LimiterSpec, authority ledger.Authority, maxWaiting int) (*limiter, error) {
-	l := &limiter{id: spec.ID, kind: spec.Kind, passed: make([]passCounts, stripes)}
-	l.spec.Store(spec)
-	if spec.Kind.holdsSlots() {
-		l.slots = authority.Slots(spec.ID, spec.Slots)
-	} else {
-		l.buckets = authority.Buckets(spec.ID, spec.Bucket)
+	l := &limiter{id: spec.ID, kind: spec.Kind, published: spec, own: newBin("")}
+	l.spec.Store(l.merge(spec))
+	l.announced = l.announcement()
+	switch {
+	case spec.Kind.holdsSlots():
+		l.slots = authority.Slots(spec.ID, l.announced.slots)
+	case spec.Kind.hasBucket():
+		l.buckets = authority.Buckets(spec.ID, l.announced.bucket)
+	case spec.Kind == LoadScheduler:
+		l.load = newLoadBucket(authority.Now())
+	}
+	if spec.Kind == AdaptiveConcurrencyScheduler {
+		l.work = newWorkTimes()
 	}
 	if spec.Kind.schedules() {
 		var err error
@@ -72,13 +83,15 @@ func newLimiter(spec *LimiterSpec, authority ledger.Authority, maxWaiting int) (
 
 // configure puts a new spec into force. Flows that wait go on under it.
 func (l *limiter) configure(spec *LimiterSpec, now limit.Instant, wakes *sched.Wakes) {
-	l.spec.Store(spec)
-	l.retiredAt.Store(0)
-	if l.slots != nil {
-		l.slots.Configure(spec.Slots)
-	} else {
-		l.buckets.Configure(spec.Bucket)
+	l.steering.Lock()
+	if l.retiredAt.Swap(0) != 0 { // its circuit starts from scratch
+		l.known, l.setHash, l.setVersion = false, "", 0
+		l.lapses.Store(0)
 	}
+	l.published = spec
+	l.spec.Store(l.merge(spec))
+	l.announce()
+	l.steering.Unlock()
 	if l.queue != nil {
 		l.queue.FreedAll(now, wakes)
 	}
@@ -94,14 +107,55 @@ func (l *limiter) take(ctx context.Context, key string, n float64, now limit.Ins
 
 // Take implements sched.Capacity.
 func (l *limiter) Take(key string, n float64, now limit.Instant) (sched.Grant, error) {
+	spec := l.spec.Load()
+	if !spec.Driven {
+		c, err := l.take(context.Background(), key, n, now)
+		return sched.Grant{OK: c.OK, Wait: c.Wait, Slot: uint64(c.Slot), Remaining: c.Remaining, Limit: c.Limit}, err
+	}
+	spec = l.inForce(now)
+	if spec.PassThrough && l.work == nil {
+		return sched.Grant{OK: true, Free: true, Moves: true}, nil
+	}
+	g, err := l.takeDriven(spec, key, n, now)
+	g.Moves = true
+	if at := limit.Instant(l.lapses.Load()); at != 0 && !g.OK {
+		g.Wait = min(g.Wait, max(0, at.Sub(now))) // everything passes from then on
+	}
+	return g, err
+}
+
+func (l *limiter) takeDriven(spec *LimiterSpec, key string, n float64, now limit.Instant) (sched.Grant, error) {
+	if l.load != nil {
+		c, free := l.load.take(n, now)
+		return sched.Grant{OK: c.OK, Free: free, Wait: c.Wait, Remaining: c.Remaining, Limit: c.Limit}, nil
+	}
+	if l.work != nil && spec.Slots.Max > 0 && !spec.PassThrough {
+		n = min(n, spec.Slots.Max) // else a large flow would wait for a limit that never grows without flows
+	}
 	c, err := l.take(context.Background(), key, n, now)
-	return sched.Grant{OK: c.OK, Wait: c.Wait, Slot: uint64(c.Slot), Remaining: c.Remaining, Limit: c.Limit}, err
+	g := sched.Grant{OK: c.OK, Wait: c.Wait, Slot: uint64(c.Slot), Remaining: c.Remaining, Limit: c.Limit}
+	if c.OK && l.work != nil {
+		l.work.held(c.Limit - c.Remaining)
+	}
+	return g, err
 }
 
 // Forecast implements sched.Capacity. For a bucket it is arithmetic. For slots it is drawn from how
 // long slots were held of late; since hold times vary, only half of it counts as certain.
 func (l *limiter) Forecast(key string, tokens float64, now limit.Instant) (expect, atLeast time.Duration) {
 	spec := l.spec.Load()
+	expect, atLeast = l.forecast(spec, key, tokens, now)
+	if at := limit.Instant(l.lapses.Load()); at != 0 { // everything passes from then on
+		left := max(0, at.Sub(now))
+		expect, atLeast = min(expect, left), min(atLeast, left)
+	}
+	if spec.Driven && !spec.Kind.hasBucket() {
+		atLeast = 0 // the limit may be higher on the next tick
+	}
+	return expect, atLeast
+}
+
+func (l *limiter) forecast(spec *LimiterSpec, key string, tokens float64, now limit.Instant) (expect, atLeast time.Duration) {
 	if l.slots != nil {
 		level := l.slots.Level(key, now)
 		missing := tokens - level.Remaining
@@ -111,7 +165,12 @@ func (l *limiter) Forecast(key string, tokens float64, now limit.Instant) (expec
 		expect = seconds(missing / level.Limit * l.hold.mean())
 		return expect, expect / 2
 	}
-	missing := tokens - l.buckets.Level(key, now).Remaining
+	missing := tokens
+	if l.load != nil {
+		missing -= l.load.level(now)
+	} else {
+		missing -= l.buckets.Level(key, now).Remaining
+	}
 	r := &spec.Bucket
 	if missing <= 0 {
 		return 0, 0
@@ -136,9 +195,15 @@ func seconds(s float64) time.Duration {
 
 // undo hands back what a flow was charged, because it will not run.
 func (l *limiter) undo(c *charge, now limit.Instant, wakes *sched.Wakes) {
-	if l.slots != nil {
+	if c.flags&chargeEmpty != 0 {
+		return
+	}
+	switch {
+	case l.slots != nil:
 		l.slots.Release(c.key, c.slot)
-	} else {
+	case l.load != nil:
+		l.load.give(c.tokens, now)
+	default:
 		l.buckets.Give(c.key, c.tokens, now)
 	}
 	if l.queue != nil {
@@ -149,15 +214,19 @@ func (l *limiter) undo(c *charge, now limit.Instant, wakes *sched.Wakes) {
 // settle ends a charge: slots become free; tokens are corrected to the true cost when it is known. It
 // returns false when the slots had been released or had expired before.
 func (l *limiter) settle(c *charge, actual float64, known bool, heldFor time.Duration, now limit.Instant, wakes *sched.Wakes) bool {
-	if l.slots != nil {
+	switch {
+	case c.flags&chargeEmpty != 0:
+		return true
+	case l.slots != nil:
 		if !l.slots.Release(c.key, c.slot) {
 			return false
 		}
 		l.hold.observe(heldFor)
-	} else {
-		if !known || actual == c.tokens {
-			return true
-		}
+	case !known || actual == c.tokens:
+		return true
+	case l.load != nil:
+		l.load.give(c.tokens-actual, now)
+	default:
 		l.buckets.Give(c.key, c.tokens-actual, now)
 	}
 	if l.queue != nil {
@@ -205,12 +274,24 @@ func (h *holdTime) observe(d time.Duration) {
 // atomicFloat is a float64 that goroutines can add to.
 type atomicFloat struct{ bits atomic.Uint64 }
 
+func (f *atomicFloat) store(v float64) { f.bits.Store(math.Float64bits(v)) }
+
 func (f *atomicFloat) load() float64 { return math.Float64frombits(f.bits.Load()) }
 
 func (f *atomicFloat) add(v float64) {
 	for {
 		old := f.bits.Load()
 		if f.bits.CompareAndSwap(old, math.Float64bits(math.Float64frombits(old)+v)) {
+			return
+		}
+	}
+}
+
+// raise makes the value at least v.
+func (f *atomicFloat) raise(v float64) {
+	for {
+		old := f.bits.Load()
+		if math.Float64frombits(old) >= v || f.bits.CompareAndSwap(old, math.Float64bits(v)) {
 			return
 		}
 	}

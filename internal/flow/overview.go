@@ -96,11 +96,12 @@ type counter interface{ Len() int64 }
 type holder interface{ Held() float64 }
 
 func (l *limiter) overview() LimiterOverview {
+	t := l.totals()
 	o := LimiterOverview{
-		Spec: l.spec.Load(), Denied: l.denied.Load(), TokensDenied: l.tokensDenied.load(),
+		Spec: l.spec.Load(), Admitted: t.accepted + t.dropped, Denied: t.denied,
+		TokensAdmitted: t.tokens + t.tokensDropped, TokensDenied: t.tokensDenied,
 		LabelMissing: l.labelMissing.Load(), Failed: l.failed.Load(),
 	}
-	o.Admitted, o.TokensAdmitted = l.admitted()
 	var accounts any = l.buckets
 	if l.slots != nil {
 		accounts = l.slots

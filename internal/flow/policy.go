@@ -16,20 +16,8 @@ import (
 	"github.com/sluice-project/sluice/internal/policy"
 )
 
-// SignalError tells that an in-port is driven by a signal, which needs the circuit runtime.
-type SignalError struct {
-	// Path of the port below the component, for example "flow_control.rate_limiter.in_ports.fill_amount".
-	Path string
-	// Signal is the name of the signal.
-	Signal string
-}
-
-func (e *SignalError) Error() string {
-	return fmt.Sprintf("%s reads the signal %s; this release takes constants only: write constant_signal: {value: …}", e.Path, e.Signal)
-}
-
-// FromComponent compiles one component of a policy. It returns nil for a component that is no limiter,
-// and a *SignalError for a limiter whose ports are not constant. The ID is left for the caller.
+// FromComponent compiles one component of a policy. It returns nil for a component that is no limiter.
+// Ports that read signals make the limiter a driven one. The ID is left for the caller.
 func FromComponent(name, hash, id string, c *policy.Component) (*LimiterSpec, error) {
 	fc := c.FlowControl
 	if fc == nil {
@@ -46,8 +34,18 @@ func FromComponent(name, hash, id string, c *policy.Component) (*LimiterSpec, er
 		err = s.concurrencyLimiter(fc.ConcurrencyLimiter)
 	case fc.ConcurrencyScheduler != nil:
 		err = s.concurrencyScheduler(fc.ConcurrencyScheduler)
+	case fc.AdaptiveConcurrencyScheduler != nil:
+		err = s.adaptiveConcurrency(fc.AdaptiveConcurrencyScheduler)
+	case fc.Sampler != nil:
+		err = s.sampler(fc.Sampler)
+	case fc.LoadRamp != nil:
+		err = s.loadRamp(fc.LoadRamp)
 	default:
-		return nil, nil
+		load := loadParameters(fc)
+		if load == nil {
+			return nil, nil
+		}
+		err = s.loadScheduler(load)
 	}
 	if err != nil {
 		return nil, err
@@ -55,20 +53,33 @@ func FromComponent(name, hash, id string, c *policy.Component) (*LimiterSpec, er
 	return s, nil
 }
 
+// loadParameters are the flows and queues of a load scheduler, whatever moves it; nil for other components.
+func loadParameters(fc *policy.FlowControl) *policy.LoadSchedulerParameters {
+	switch {
+	case fc.LoadScheduler != nil:
+		return &fc.LoadScheduler.Parameters
+	case fc.AIMDLoadScheduler != nil:
+		return &fc.AIMDLoadScheduler.Parameters.LoadScheduler
+	case fc.AIADLoadScheduler != nil:
+		return &fc.AIADLoadScheduler.Parameters.LoadScheduler
+	case fc.RangeDrivenLoadScheduler != nil:
+		return &fc.RangeDrivenLoadScheduler.Parameters.LoadScheduler
+	case fc.AdaptiveLoadScheduler != nil:
+		return &fc.AdaptiveLoadScheduler.Parameters.LoadScheduler
+	}
+	return nil
+}
+
 func (s *LimiterSpec) rateLimiter(c *policy.RateLimiter) error {
 	s.Kind = RateLimiter
 	s.requests(c.RequestParameters)
-	if err := s.bucket("rate_limiter", &c.InPorts, c.Parameters); err != nil {
-		return err
-	}
+	s.bucket(&c.InPorts, c.Parameters)
 	return s.selectors(c.Selectors)
 }
 
 func (s *LimiterSpec) quotaScheduler(c *policy.QuotaScheduler) error {
 	s.Kind = QuotaScheduler
-	if err := s.bucket("quota_scheduler", &c.InPorts, c.RateLimiter); err != nil {
-		return err
-	}
+	s.bucket(&c.InPorts, c.RateLimiter)
 	if err := s.scheduler(&c.Scheduler); err != nil {
 		return err
 	}
@@ -78,93 +89,126 @@ func (s *LimiterSpec) quotaScheduler(c *policy.QuotaScheduler) error {
 func (s *LimiterSpec) concurrencyLimiter(c *policy.ConcurrencyLimiter) error {
 	s.Kind = ConcurrencyLimiter
 	s.requests(c.RequestParameters)
-	if err := s.slots("concurrency_limiter", &c.InPorts, c.Parameters); err != nil {
-		return err
-	}
+	s.slots(&c.InPorts, c.Parameters)
 	return s.selectors(c.Selectors)
 }
 
 func (s *LimiterSpec) concurrencyScheduler(c *policy.ConcurrencyScheduler) error {
 	s.Kind = ConcurrencyScheduler
-	if err := s.slots("concurrency_scheduler", &c.InPorts, c.ConcurrencyLimiter); err != nil {
-		return err
-	}
+	s.slots(&c.InPorts, c.ConcurrencyLimiter)
 	if err := s.scheduler(&c.Scheduler); err != nil {
 		return err
 	}
 	return s.selectors(c.Selectors)
 }
 
+func (s *LimiterSpec) adaptiveConcurrency(c *policy.AdaptiveConcurrencyScheduler) error {
+	s.Kind, s.Driven = AdaptiveConcurrencyScheduler, true
+	s.Slots.MaxInFlight = c.ConcurrencyLimiter.MaxInflightDuration.Std()
+	if err := s.scheduler(&c.Scheduler); err != nil {
+		return err
+	}
+	return s.selectors(c.Selectors)
+}
+
+func (s *LimiterSpec) loadScheduler(p *policy.LoadSchedulerParameters) error {
+	s.Kind, s.Driven = LoadScheduler, true
+	if err := s.scheduler(&p.Scheduler); err != nil {
+		return err
+	}
+	return s.selectors(p.Selectors)
+}
+
+func (s *LimiterSpec) sampler(c *policy.Sampler) error {
+	s.Kind = Sampler
+	err := s.samples(&c.Parameters, c.PassThroughLabelValues)
+	if percentage := s.constant(c.InPorts.AcceptPercentage); !s.Driven && !s.PassThrough {
+		s.Sample.set(percentage)
+	}
+	s.Driven = s.Driven || c.PassThroughLabelValuesConfigKey != ""
+	return err
+}
+
+func (s *LimiterSpec) loadRamp(c *policy.LoadRamp) error {
+	s.Kind, s.Driven = LoadRamp, true
+	err := s.samples(&c.Parameters.Sampler, c.PassThroughLabelValues)
+	s.Sample.Ramp = true
+	return err
+}
+
+func (s *LimiterSpec) samples(p *policy.SamplerParameters, pass []string) error {
+	s.LimitBy, s.DeniedStatus = p.SessionLabelKey, int(p.DeniedResponseStatusCode)
+	s.Sample = newSample(p.RampMode, pass)
+	return s.selectors(p.Selectors)
+}
+
 func (s *LimiterSpec) requests(p policy.LimiterRequestParameters) {
 	s.TokensKey, s.DeniedStatus = p.TokensLabelKey, int(p.DeniedResponseStatusCode)
 }
 
-// constant reads a port; an invalid number lets everything pass, as an absent one does.
-func (s *LimiterSpec) constant(path string, p *policy.InPort) (float64, error) {
+// constant reads a port that has to be known: without a number, everything passes. A signal makes the
+// limiter a driven one.
+func (s *LimiterSpec) constant(p *policy.InPort) float64 {
 	value, valid, isConst := p.Constant()
-	if !isConst {
-		return 0, &SignalError{Path: "flow_control." + path, Signal: p.SignalName}
-	}
-	if !valid {
+	switch {
+	case !isConst:
+		s.Driven = true
+		return 0
+	case !valid:
 		s.PassThrough = true
-		return 0, nil
+		return 0
 	}
-	return value, nil
+	return value
 }
 
 // passThrough reads the optional port that switches a limiter off.
-func (s *LimiterSpec) passThrough(path string, p *policy.InPort) error {
+func (s *LimiterSpec) passThrough(p *policy.InPort) {
 	if p == nil {
-		return nil
+		return
 	}
 	value, valid, isConst := p.Constant()
 	if !isConst {
-		return &SignalError{Path: "flow_control." + path, Signal: p.SignalName}
-	}
-	if valid && value != 0 {
+		s.Driven = true
+	} else if valid && value != 0 {
 		s.PassThrough = true
 	}
-	return nil
 }
 
-func (s *LimiterSpec) bucket(kind string, in *policy.RateLimiterIns, p policy.RateLimiterParameters) (err error) {
+func (s *LimiterSpec) bucket(in *policy.RateLimiterIns, p policy.RateLimiterParameters) {
 	s.LimitBy = p.LimitBy()
 	s.Bucket = limit.BucketRule{
+		Capacity: s.constant(in.BucketCapacity), FillAmount: s.constant(in.FillAmount),
 		Interval: p.Interval.Std(), Continuous: p.ContinuousFill, DelayInitialFill: p.DelayInitialFill,
 	}
-	if s.Bucket.Capacity, err = s.constant(kind+".in_ports.bucket_capacity", in.BucketCapacity); err != nil {
-		return err
-	}
-	if s.Bucket.FillAmount, err = s.constant(kind+".in_ports.fill_amount", in.FillAmount); err != nil {
-		return err
-	}
-	return s.passThrough(kind+".in_ports.pass_through", in.PassThrough)
+	s.passThrough(in.PassThrough)
 }
 
-func (s *LimiterSpec) slots(kind string, in *policy.ConcurrencyLimiterIns, p policy.ConcurrencyLimiterParameters) (err error) {
+func (s *LimiterSpec) slots(in *policy.ConcurrencyLimiterIns, p policy.ConcurrencyLimiterParameters) {
 	s.LimitBy = p.LimitByLabelKey
-	s.Slots = ledger.SlotRule{MaxInFlight: p.MaxInflightDuration.Std()}
-	if s.Slots.Max, err = s.constant(kind+".in_ports.max_concurrency", in.MaxConcurrency); err != nil {
-		return err
-	}
-	return s.passThrough(kind+".in_ports.pass_through", in.PassThrough)
+	s.Slots = ledger.SlotRule{Max: s.constant(in.MaxConcurrency), MaxInFlight: p.MaxInflightDuration.Std()}
+	s.passThrough(in.PassThrough)
 }
 
-func (s *LimiterSpec) selectors(in []policy.Selector) error {
+func (s *LimiterSpec) selectors(in []policy.Selector) (err error) {
+	s.Selectors, err = fromSelectors(in)
+	return err
+}
+
+func fromSelectors(in []policy.Selector) ([]Selector, error) {
+	out := make([]Selector, len(in))
 	for i := range in {
-		sel := Selector{ControlPoint: in[i].ControlPoint, Service: in[i].Service}
-		if sel.Service == "any" {
-			sel.Service = ""
+		out[i] = Selector{ControlPoint: in[i].ControlPoint, Service: in[i].Service}
+		if out[i].Service == "any" {
+			out[i].Service = ""
 		}
 		if in[i].LabelMatcher != nil {
 			var err error
-			if sel.Match, err = fromMatcher(in[i].LabelMatcher); err != nil {
-				return err
+			if out[i].Match, err = fromMatcher(in[i].LabelMatcher); err != nil {
+				return nil, err
 			}
 		}
-		s.Selectors = append(s.Selectors, sel)
 	}
-	return nil
+	return out, nil
 }
 
 func (s *LimiterSpec) scheduler(c *policy.Scheduler) error {

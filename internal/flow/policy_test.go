@@ -4,7 +4,6 @@ package flow
 
 import (
 	"context"
-	"errors"
 	"testing"
 	"time"
 
@@ -96,10 +95,14 @@ func TestPortsOfComponents(t *testing.T) {
 			t.Errorf("%s: %+v %v", name, s, err)
 		}
 	}
-	_, err := FromComponent("p", "h", "root.0", limiter(&policy.InPort{SignalName: "LIMIT"}, nil))
-	var signal *SignalError
-	if !errors.As(err, &signal) || signal.Path != "flow_control.concurrency_limiter.in_ports.max_concurrency" || signal.Signal != "LIMIT" {
-		t.Errorf("got %v", err)
+	for name, c := range map[string]*policy.Component{
+		"signal":                   limiter(&policy.InPort{SignalName: "LIMIT"}, nil),
+		"signal for pass through":  limiter(constantPort(5), &policy.InPort{SignalName: "OFF"}),
+		"signal beside an invalid": limiter(invalid, &policy.InPort{SignalName: "OFF"}),
+	} {
+		if s, err := FromComponent("p", "h", "root.0", c); err != nil || !s.Driven {
+			t.Errorf("%s: %+v %v, want a driven limiter", name, s, err)
+		}
 	}
 	if s, err := FromComponent("p", "h", "root.0", &policy.Component{Decider: &policy.Decider{}}); s != nil || err != nil {
 		t.Errorf("a decider is no limiter: %v %v", s, err)

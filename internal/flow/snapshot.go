@@ -9,13 +9,17 @@ import (
 
 	"github.com/sluice-project/sluice/internal/label"
 	"github.com/sluice-project/sluice/internal/limit"
-	"github.com/sluice-project/sluice/internal/sched"
+	"github.com/sluice-project/sluice/internal/meter"
+	"github.com/sluice-project/sluice/internal/setpoint"
 )
 
 // snapshot is everything a decision reads, immutable. A flow sees one snapshot from start to end.
 type snapshot struct {
 	points map[string]*controlPoint
 	states []*limiter
+	byRef  map[setpoint.Ref]*limiter
+	meters []*meter.Meter
+	byID   map[uint32]*meter.Meter
 }
 
 // controlPoint holds the stages of one control point and what finds the ones that apply to a flow.
@@ -27,6 +31,8 @@ type controlPoint struct {
 	indexed []equality
 	always  []selector
 	stages  []stage // in the order of deciding
+	ramps   int     // how many of them, at the beginning, admit flows in ramp mode
+	gauges  []gauge // flux meters; selected by the bits that follow those of the stages
 }
 
 // equality finds selectors by the value of one label.
@@ -38,13 +44,13 @@ type equality struct {
 type selector struct {
 	service string
 	match   label.Predicate
-	stage   int
+	bit     int // of the stage, or of the flux meter after the last stage
 }
 
 // stage is one limiter as seen from one control point: labels have become slots.
 type stage struct {
 	limiter *limiter
-	spec    *LimiterSpec
+	spec    *LimiterSpec // as published; see limiter.inForce
 
 	key, tokens                  int // slots; noSlot: not configured
 	priority, workload, fairness int
@@ -55,26 +61,45 @@ type stage struct {
 type workload struct {
 	spec  *WorkloadSpec
 	match label.Predicate
-	stats *sched.Workload
+	bin   *bin
 }
 
 const noSlot = -1
 
-func buildSnapshot(states []*limiter, stats func(string) *pointStats) *snapshot {
-	snap := &snapshot{points: make(map[string]*controlPoint), states: states}
-	order := slices.Clone(states)
-	slices.SortStableFunc(order, func(a, b *limiter) int {
-		x, y := a.spec.Load(), b.spec.Load()
-		return cmp.Or(cmp.Compare(x.Kind, y.Kind), cmp.Compare(x.Policy, y.Policy), compareIDs(x.Component, y.Component))
+// publication is what a snapshot is built of.
+type publication struct {
+	limiters []*limiter
+	specs    []*MeterSpec
+	meters   []*meter.Meter // of specs
+	stats    func(point string) *pointStats
+}
+
+// build makes the snapshot. REQUIRES Engine.mu, for limiter.published.
+func (p *publication) build() *snapshot {
+	snap := &snapshot{
+		points: make(map[string]*controlPoint), states: p.limiters, meters: p.meters,
+		byRef: make(map[setpoint.Ref]*limiter, len(p.limiters)), byID: make(map[uint32]*meter.Meter, len(p.meters)),
+	}
+	p.limiters = slices.Clone(p.limiters)
+	slices.SortStableFunc(p.limiters, func(a, b *limiter) int {
+		x, y := a.published, b.published
+		return cmp.Or(cmp.Compare(x.rank(), y.rank()), cmp.Compare(x.Policy, y.Policy), compareIDs(x.Component, y.Component))
 	})
 	names := make(map[string]bool)
-	for _, l := range order {
-		for _, sel := range l.spec.Load().Selectors {
+	for _, l := range p.limiters {
+		snap.byRef[setpoint.Ref{Policy: l.published.Policy, Component: l.published.Component}] = l
+		for _, sel := range l.published.Selectors {
+			names[sel.ControlPoint] = true
+		}
+	}
+	for i, s := range p.specs {
+		snap.byID[s.ID()] = p.meters[i]
+		for _, sel := range s.Selectors {
 			names[sel.ControlPoint] = true
 		}
 	}
 	for name := range maps.Keys(names) {
-		snap.points[name] = buildPoint(name, order, stats(name))
+		snap.points[name] = p.point(name)
 	}
 	return snap
 }
@@ -84,45 +109,77 @@ func compareIDs(a, b string) int {
 	return cmp.Or(cmp.Compare(len(a), len(b)), cmp.Compare(a, b))
 }
 
-func buildPoint(name string, limiters []*limiter, stats *pointStats) *controlPoint {
-	p := &controlPoint{name: name, stats: stats}
-	slots := make(map[string]int)
-	slot := func(key string) int {
-		if i, ok := slots[key]; ok {
-			return i
+// pointBuilder numbers the labels that a control point reads.
+type pointBuilder struct {
+	*controlPoint
+	slots   map[string]int
+	byValue map[int]int // slot -> index in indexed
+}
+
+func (p *publication) point(name string) *controlPoint {
+	b := pointBuilder{&controlPoint{name: name, stats: p.stats(name)}, make(map[string]int), make(map[int]int)}
+	var specs []*LimiterSpec
+	for _, l := range p.limiters {
+		spec := l.published
+		if !selects(spec.Selectors, name) {
+			continue
 		}
-		slots[key] = len(p.keys)
-		p.keys = append(p.keys, key)
-		return slots[key]
-	}
-	byValue := make(map[int]int) // slot -> index in p.indexed
-	for _, l := range limiters {
-		spec := l.spec.Load()
-		stageIndex := -1
-		for _, sel := range spec.Selectors {
-			if sel.ControlPoint != name {
-				continue
-			}
-			if stageIndex < 0 {
-				stageIndex = len(p.stages)
-				p.stages = append(p.stages, buildStage(l, spec, slot))
-			}
-			s := selector{service: sel.Service, match: sel.Match.Bind(slot), stage: stageIndex}
-			key, text, ok := sel.Match.Required()
-			if !ok {
-				p.always = append(p.always, s)
-				continue
-			}
-			at, ok := byValue[slot(key)]
-			if !ok {
-				at = len(p.indexed)
-				byValue[slot(key)] = at
-				p.indexed = append(p.indexed, equality{slot(key), make(map[string][]selector)})
-			}
-			p.indexed[at].byValue[text] = append(p.indexed[at].byValue[text], s)
+		if spec.ramp() {
+			b.ramps++
 		}
+		b.stages = append(b.stages, buildStage(l, spec, b.slot))
+		specs = append(specs, spec)
 	}
-	return p
+	for i, spec := range specs {
+		b.addSelectors(spec.Selectors, i)
+	}
+	for i, spec := range p.specs {
+		if !selects(spec.Selectors, name) {
+			continue
+		}
+		g := gauge{meter: p.meters[i], id: spec.ID(), what: attributeOf(spec.Attribute), slot: noSlot}
+		if g.what == attributeLabel {
+			g.slot = b.slot(spec.Attribute)
+		}
+		b.gauges = append(b.gauges, g)
+		b.addSelectors(spec.Selectors, len(b.stages)+len(b.gauges)-1)
+	}
+	return b.controlPoint
+}
+
+func selects(list []Selector, point string) bool {
+	return slices.ContainsFunc(list, func(s Selector) bool { return s.ControlPoint == point })
+}
+
+func (b *pointBuilder) slot(key string) int {
+	if i, ok := b.slots[key]; ok {
+		return i
+	}
+	b.slots[key] = len(b.keys)
+	b.keys = append(b.keys, key)
+	return b.slots[key]
+}
+
+// addSelectors makes flows that any of the selectors matches set a bit.
+func (b *pointBuilder) addSelectors(list []Selector, bit int) {
+	for _, sel := range list {
+		if sel.ControlPoint != b.name {
+			continue
+		}
+		s := selector{service: sel.Service, match: sel.Match.Bind(b.slot), bit: bit}
+		key, text, ok := sel.Match.Required()
+		if !ok {
+			b.always = append(b.always, s)
+			continue
+		}
+		at, ok := b.byValue[b.slot(key)]
+		if !ok {
+			at = len(b.indexed)
+			b.byValue[b.slot(key)] = at
+			b.indexed = append(b.indexed, equality{b.slot(key), make(map[string][]selector)})
+		}
+		b.indexed[at].byValue[text] = append(b.indexed[at].byValue[text], s)
+	}
 }
 
 func buildStage(l *limiter, spec *LimiterSpec, slot func(string) int) stage {
@@ -141,14 +198,14 @@ func buildStage(l *limiter, spec *LimiterSpec, slot func(string) int) stage {
 		st.priority, st.workload, st.fairness = optional(s.PriorityKey), optional(s.WorkloadKey), optional(s.FairnessKey)
 		for i := range s.Workloads {
 			w := &s.Workloads[i]
-			st.workloads = append(st.workloads, workload{w, w.Match.Bind(slot), l.queue.Workload(w.Name)})
+			st.workloads = append(st.workloads, workload{w, w.Match.Bind(slot), l.workload(w.Name)})
 		}
-		st.fallback = workload{spec: &s.Default, stats: l.queue.Workload(s.Default.Name)}
+		st.fallback = workload{spec: &s.Default, bin: l.workload(s.Default.Name)}
 	}
 	return st
 }
 
-// match marks the stages that apply to a flow in the bit set.
+// match marks the stages and flux meters that apply to a flow in the bit set.
 func (p *controlPoint) match(v label.Values, services []string, bits []uint64) {
 	for i := range p.always {
 		p.always[i].mark(v, services, bits)
@@ -170,7 +227,7 @@ func (s *selector) mark(v label.Values, services []string, bits []uint64) {
 		return
 	}
 	if s.match.Match(v) {
-		bits[s.stage>>6] |= 1 << (s.stage & 63)
+		bits[s.bit>>6] |= 1 << (s.bit & 63)
 	}
 }
 
@@ -180,7 +237,18 @@ const (
 	maxPriority = 1e6
 )
 
-// classify finds the workload of a flow at a scheduling stage and fills in the waiter.
+// rampIn tells whether a stage that admits flows in ramp mode applies.
+func (p *controlPoint) rampIn(bits []uint64) bool {
+	for i := range p.ramps {
+		if bits[i>>6]&(1<<(i&63)) != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// classify finds the workload of a flow at a scheduling stage and fills in the waiter. It returns what the
+// flow costs if it does not say so itself.
 func (st *stage) classify(f *Flow, now limit.Instant) (tokens float64) {
 	w := &f.waiter
 	in := &st.fallback
@@ -190,11 +258,13 @@ func (st *stage) classify(f *Flow, now limit.Instant) (tokens float64) {
 			break
 		}
 	}
-	w.Stats, w.Class.Workload, w.Class.Priority = in.stats, in.spec.Name, in.spec.Priority
+	f.stageBin = in.bin
+	w.Class.Workload, w.Class.Priority = in.spec.Name, in.spec.Priority
 	if v := f.value(st.workload); v.Text != "" {
 		w.Class.Workload = shorten(v.Text)
-		w.Stats = st.limiter.queue.Workload(w.Class.Workload)
+		f.stageBin = st.limiter.workload(w.Class.Workload)
 	}
+	w.Stats = f.stageBin.sched
 	if v := f.value(st.priority); v.Present {
 		if p, ok := parseNumber(v.Text); ok && p > 0 {
 			w.Class.Priority = min(max(p, minPriority), maxPriority)
@@ -207,6 +277,11 @@ func (st *stage) classify(f *Flow, now limit.Instant) (tokens float64) {
 	w.Deadline = f.waitUntil(now, st.spec.Scheduler.Margin, in.spec.QueueTimeout)
 	if in.spec.NoWait {
 		w.Deadline = now
+	}
+	if st.limiter.load != nil {
+		if price := f.stageBin.price.load(); price > 0 {
+			return price
+		}
 	}
 	return in.spec.Tokens
 }

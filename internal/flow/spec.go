@@ -11,19 +11,27 @@ import (
 	"github.com/sluice-project/sluice/internal/limit"
 )
 
-// Kind is the kind of a limiter. Kinds are decided in this order: cheap and local first, waiting last.
+// Kind is the kind of a limiter. Kinds are decided in this order: cheap and local first, waiting last. A
+// Sampler in ramp mode is decided with the load ramps.
 type Kind uint8
 
 // The kinds.
 const (
 	KindUnspecified Kind = iota
+	LoadRamp
+	Sampler
 	RateLimiter
 	ConcurrencyLimiter
 	ConcurrencyScheduler
+	AdaptiveConcurrencyScheduler
 	QuotaScheduler
+	LoadScheduler
 )
 
-var kindNames = [...]string{"unspecified", "rate_limiter", "concurrency_limiter", "concurrency_scheduler", "quota_scheduler"}
+var kindNames = [...]string{
+	"unspecified", "load_ramp", "sampler", "rate_limiter", "concurrency_limiter", "concurrency_scheduler",
+	"adaptive_concurrency_scheduler", "quota_scheduler", "load_scheduler",
+}
 
 // String is the name that policies use.
 func (k Kind) String() string { return kindNames[k] }
@@ -38,8 +46,14 @@ func KindByName(name string) Kind {
 	return KindUnspecified
 }
 
-func (k Kind) schedules() bool  { return k == ConcurrencyScheduler || k == QuotaScheduler }
-func (k Kind) holdsSlots() bool { return k == ConcurrencyLimiter || k == ConcurrencyScheduler }
+func (k Kind) samples() bool   { return k == LoadRamp || k == Sampler }
+func (k Kind) schedules() bool { return k >= ConcurrencyScheduler }
+func (k Kind) holdsSlots() bool {
+	return k >= ConcurrencyLimiter && k <= AdaptiveConcurrencyScheduler
+}
+
+// hasBucket tells that Spec.Bucket is the rule of accounts in the ledger.
+func (k Kind) hasBucket() bool { return k == RateLimiter || k == QuotaScheduler }
 
 // LimiterSpec is one limiter of one policy, compiled. It does not change after it was published.
 type LimiterSpec struct {
@@ -57,14 +71,33 @@ type LimiterSpec struct {
 	TokensKey string
 	// DeniedStatus is the HTTP status that suits a denial.
 	DeniedStatus int
-	// PassThrough admits everything without counting it.
+	// PassThrough admits everything without charging it. It does not count where Driven is set.
 	PassThrough bool
-	// Bucket is the rule of rate limiters and quota schedulers.
+	// Driven tells that setpoints move the numbers below; everything passes until the first one comes. A
+	// LoadScheduler and an AdaptiveConcurrencyScheduler are always driven.
+	Driven bool
+	// Bucket is the rule of rate limiters and quota schedulers. In the spec in force of a LoadScheduler, as
+	// in a Verdict, it is the rate that is admitted now.
 	Bucket limit.BucketRule
 	// Slots is the rule of concurrency limiters and schedulers.
 	Slots ledger.SlotRule
 	// Scheduler is set for the kinds that schedule.
 	Scheduler *SchedulerSpec
+	// Sample is set for Sampler and LoadRamp; LimitBy is then the label that makes the choice stick.
+	Sample *SampleSpec
+}
+
+// SampleSpec says which flows a sampler admits.
+type SampleSpec struct {
+	// Percentage of the flows that are admitted, 0..100. 0 is none and 100 is all.
+	Percentage float64
+	// Ramp tells that the sampler admits flows in ramp mode, and nobody while its percentage is unknown.
+	Ramp bool
+	// PassValues are values of the label that are always admitted. An empty one does not count.
+	PassValues []string
+
+	threshold uint64          // of hashes that are admitted, 0..1<<32
+	pass      map[string]bool // PassValues
 }
 
 // Selector selects flows.
@@ -115,7 +148,20 @@ func (s *LimiterSpec) ControlPoints() []string {
 	return out
 }
 
-// Capacity is what a full account holds.
+// ramp tells that the limiter is what admits flows in ramp mode.
+func (s *LimiterSpec) ramp() bool {
+	return s.Kind == LoadRamp || s.Kind == Sampler && s.Sample.Ramp
+}
+
+// rank orders stages.
+func (s *LimiterSpec) rank() Kind {
+	if s.ramp() {
+		return LoadRamp
+	}
+	return s.Kind
+}
+
+// Capacity is what a full account holds; 0 for kinds without accounts.
 func (s *LimiterSpec) Capacity() float64 {
 	if s.Kind.holdsSlots() {
 		return s.Slots.Max

@@ -28,8 +28,11 @@ var ErrInvalidToken = errors.New("flow token was not issued by this server or cl
 // nonce doubles as the identity of the flow. It is four random bytes per process and a counter, so it
 // repeats only if two processes with one key draw the same prefix and count alike; the counter starts
 // at the time of day in order to make that rarer still.
+//
+// Version 2 added workloads, limiters that were passed without a charge, and flux meters; tokens of
+// version 1 are still read.
 const (
-	tokenVersion = 1
+	tokenVersion = 2
 	nonceSize    = 12
 	maxTokenSize = 64 << 10
 )
@@ -59,6 +62,14 @@ func newSealer(key []byte) (cipher.AEAD, error) {
 const (
 	flagCarried = 1 << iota
 	flagSlot
+	flagWorkload // the workload follows
+	flagEmpty    // there is nothing to give back: tokens, slot and key do not follow
+)
+
+// Meter flags in a token: the attribute, and whether its value follows.
+const (
+	maskAttribute = 3
+	flagValue     = 4
 )
 
 // Seal appends to dst the token with which any server of the cluster can end the flow, whose Flow may
@@ -69,10 +80,17 @@ func (f *Flow) Seal(dst []byte) []byte {
 	p = binary.LittleEndian.AppendUint64(p, uint64(f.started))
 	p = binary.LittleEndian.AppendUint64(p, uint64(f.Verdict.Waited))
 	p = appendString(p, f.point.name)
-	p = append(p, byte(min(len(f.charges), math.MaxUint8)))
+	count := len(p)
+	p = append(p, 0)
 	for i := range f.charges {
-		p = appendCharge(p, &f.charges[i])
+		if c := &f.charges[i]; c.flags&chargeEmpty == 0 || c.limiter.queue != nil {
+			p = appendCharge(p, c)
+			if p[count]++; p[count] == math.MaxUint8 {
+				break
+			}
+		}
 	}
+	p = f.appendReadings(p)
 	n := len(dst)
 	dst = append(dst, f.engine.nonce.prefix[:]...)
 	dst = binary.BigEndian.AppendUint64(dst, f.engine.nonce.count.Add(1))
@@ -85,19 +103,59 @@ func appendString(p []byte, s string) []byte {
 
 func appendCharge(p []byte, c *charge) []byte {
 	flags := byte(0)
-	if c.carried {
+	if c.flags&chargeCarried != 0 {
 		flags |= flagCarried
 	}
 	if c.slot != 0 {
 		flags |= flagSlot
 	}
+	if c.limiter.queue != nil {
+		flags |= flagWorkload
+	}
+	if c.flags&chargeEmpty != 0 {
+		flags |= flagEmpty
+	}
 	p = append(p, flags)
 	p = binary.LittleEndian.AppendUint64(p, uint64(c.limiter.id))
+	if flags&flagWorkload != 0 {
+		p = binary.LittleEndian.AppendUint32(p, c.bin.id)
+	}
+	if flags&flagEmpty != 0 {
+		return p
+	}
 	p = binary.LittleEndian.AppendUint64(p, math.Float64bits(c.tokens))
 	if c.slot != 0 {
 		p = binary.LittleEndian.AppendUint64(p, uint64(c.slot))
 	}
 	return appendString(p, c.key)
+}
+
+// appendReadings writes which flux meters select the flow, with the values of labels that they measure.
+func (f *Flow) appendReadings(p []byte) []byte {
+	count := len(p)
+	p = append(p, 0)
+	if f.noEnd {
+		return p
+	}
+	f.eachGauge(func(g *gauge) {
+		if p[count] == math.MaxUint8 {
+			return
+		}
+		p[count]++
+		flags, value := byte(g.what), 0.0
+		if g.what == attributeLabel {
+			var ok bool
+			if value, ok = f.measured(g); ok {
+				flags |= flagValue
+			}
+		}
+		p = append(p, flags)
+		p = binary.LittleEndian.AppendUint32(p, g.id)
+		if flags&flagValue != 0 {
+			p = binary.LittleEndian.AppendUint64(p, math.Float64bits(value))
+		}
+	})
+	return p
 }
 
 // EndResult says what ending a flow did.
@@ -127,12 +185,14 @@ func (e *Engine) EndToken(token []byte, o *Outcome) (EndResult, error) {
 		return 0, ErrInvalidToken
 	}
 	r := tokenReader{b: plain}
-	if r.byte() != tokenVersion {
+	version := r.byte()
+	if version != 1 && version != tokenVersion {
 		return 0, ErrInvalidToken
 	}
 	started := limit.Instant(r.uint64())
 	waited := time.Duration(r.uint64())
-	stats := e.pointFor(e.snapshot.Load(), r.string()).stats
+	snap := e.snapshot.Load()
+	stats := e.pointFor(snap, r.string()).stats
 	var inline [inlineCharges]charge
 	charges := inline[:0]
 	slots := false
@@ -142,6 +202,10 @@ func (e *Engine) EndToken(token []byte, o *Outcome) (EndResult, error) {
 			charges = append(charges, c)
 		}
 		slots = slots || c.slot != 0
+	}
+	var read []reading
+	if version > 1 {
+		read = readReadings(&r, snap)
 	}
 	if r.short {
 		return 0, ErrInvalidToken
@@ -156,7 +220,10 @@ func (e *Engine) EndToken(token []byte, o *Outcome) (EndResult, error) {
 	}
 	wakes := wakesPool.Get().(*Wakes)
 	defer wakesPool.Put(wakes)
-	h := holding{stats, charges, started, waited, int(token[nonceSize-1]) & (stripes - 1)}
+	h := holding{
+		stats: stats, charges: charges, started: started, waited: waited,
+		stripe: int(token[nonceSize-1]) & (stripes - 1), read: read,
+	}
 	if !e.end(&h, o, wakes) && slots {
 		return Expired, nil
 	}
@@ -170,22 +237,53 @@ var wakesPool = sync.Pool{New: func() any { return new(Wakes) }}
 func (o *Outcome) dropRefunds(charges []charge) {
 	for i := range charges {
 		if n, known := o.actual(&charges[i]); known && n < charges[i].tokens {
-			charges[i].carried = false
+			charges[i].flags &^= chargeCarried
 		}
 	}
 }
 
-// readCharge returns false for a charge of a limiter that is gone.
+// readCharge returns false for a charge of a limiter that is gone, or is of another kind now.
 func (e *Engine) readCharge(r *tokenReader) (charge, bool) {
 	flags := r.byte()
-	id := ledger.LimiterID(r.uint64())
-	c := charge{tokens: math.Float64frombits(r.uint64()), carried: flags&flagCarried != 0}
+	l := (*e.limiters.Load())[ledger.LimiterID(r.uint64())]
+	c := charge{limiter: l}
+	if l != nil {
+		c.bin = l.own
+	}
+	if flags&flagWorkload != 0 {
+		if id := r.uint32(); l != nil {
+			c.bin = l.workloadByID(id)
+		}
+	}
+	if flags&flagEmpty != 0 {
+		c.flags = chargeEmpty
+		return c, l != nil
+	}
+	c.tokens = math.Float64frombits(r.uint64())
+	if flags&flagCarried != 0 {
+		c.flags = chargeCarried
+	}
 	if flags&flagSlot != 0 {
 		c.slot = ledger.SlotID(r.uint64())
 	}
 	c.key = r.string()
-	c.limiter = (*e.limiters.Load())[id]
-	return c, c.limiter != nil
+	return c, l != nil && l.kind.holdsSlots() == (c.slot != 0)
+}
+
+// readReadings skips flux meters that are gone or measure something else now.
+func readReadings(r *tokenReader, snap *snapshot) (out []reading) {
+	for range r.byte() {
+		flags := r.byte()
+		m := snap.byID[r.uint32()]
+		v := reading{meter: m, what: attribute(flags & maskAttribute), ok: flags&flagValue != 0}
+		if v.ok {
+			v.value = math.Float64frombits(r.uint64())
+		}
+		if m != nil && attributeOf(m.Spec().Attribute) == v.what {
+			out = append(out, v)
+		}
+	}
+	return out
 }
 
 // tokenReader reads fields; after reading past the end, short is set and zeros come.
@@ -206,6 +304,7 @@ func (r *tokenReader) take(n int) []byte {
 
 func (r *tokenReader) byte() byte     { return r.take(1)[0] }
 func (r *tokenReader) uint64() uint64 { return binary.LittleEndian.Uint64(r.take(8)) }
+func (r *tokenReader) uint32() uint32 { return binary.LittleEndian.Uint32(r.take(4)) }
 func (r *tokenReader) string() string { return string(r.take(int(r.byte()))) }
 
 // endedSet remembers which flows were ended by token, so that a second End changes nothing. It keeps two

@@ -59,7 +59,7 @@ func newEngine(t *testing.T, specs ...*flow.LimiterSpec) *flow.Engine {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := e.Publish(specs); err != nil {
+	if err := e.Publish(specs, nil); err != nil {
 		t.Fatal(err)
 	}
 	return e

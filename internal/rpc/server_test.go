@@ -59,7 +59,7 @@ func testServer(t *testing.T, c ServerConfig) *Server {
 		Selectors: []flow.Selector{{ControlPoint: "one"}},
 		Slots:     ledger.SlotRule{Max: 1, MaxInFlight: time.Hour},
 		Scheduler: &flow.SchedulerSpec{Default: flow.WorkloadSpec{Name: "default", Priority: 1, Tokens: 1}},
-	}})
+	}}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

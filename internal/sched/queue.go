@@ -20,6 +20,7 @@ type queue struct {
 	timer     *time.Timer
 	timerAt   limit.Instant // 0: not set
 	limit     float64       // of a full account, when last seen
+	ceiling   float64       // what a flow must not be larger than, when last seen
 	done      float64       // tokens admitted from this queue
 	peak      int           // most flows that ever waited in it
 	dead      bool
@@ -42,7 +43,7 @@ func (q *queue) push(w *Waiter, now limit.Instant) {
 	w.queue, w.queuedAt, w.place = q, now, -1
 	w.costThen, w.doneThen = q.order.Cost(), q.done
 	if q.order.Len() == 0 {
-		q.limit = w.Grant.Limit
+		q.limit, q.ceiling = w.Grant.Limit, w.Grant.ceiling()
 	}
 	w.handle = q.order.Push(w.Class, w.Fairness, w.Tokens, w)
 	q.peak = max(q.peak, q.order.Len())
@@ -109,12 +110,12 @@ func (q *queue) pump(now limit.Instant, wakes *Wakes) {
 			return
 		}
 		w.Grant, w.Err = q.s.cfg.Capacity.Take(w.Key, w.Tokens, now)
-		q.limit = w.Grant.Limit
+		q.limit, q.ceiling = w.Grant.Limit, w.Grant.ceiling()
 		out := Granted
 		switch {
 		case w.Err != nil:
 			out = Failed
-		case !w.Grant.OK && w.Tokens > w.Grant.Limit:
+		case !w.Grant.OK && w.Tokens > q.ceiling:
 			out = TooLarge // the limit was lowered while it waited
 		case !w.Grant.OK:
 			q.rearm(now, w.Grant.Wait)

@@ -20,6 +20,7 @@ package sched
 import (
 	"errors"
 	"hash/maphash"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -47,6 +48,18 @@ type Grant struct {
 	Slot uint64
 	// Remaining tokens of the account, and the Limit of a full one.
 	Remaining, Limit float64
+	// Free tells that nothing was charged: everything passes at the moment.
+	Free bool
+	// Moves tells that the limit changes all the time, so that a flow which is larger than it may wait.
+	Moves bool
+}
+
+// ceiling is what a flow that waits must not be larger than.
+func (g *Grant) ceiling() float64 {
+	if g.Moves {
+		return math.Inf(1)
+	}
+	return g.Limit
 }
 
 // Outcome is what became of a Waiter.
@@ -224,7 +237,7 @@ func (s *Scheduler) tryLocked(w *Waiter, now limit.Instant) bool {
 		w.Outcome = Failed
 	case w.Grant.OK:
 		w.Outcome = Granted
-	case w.Tokens > w.Grant.Limit:
+	case w.Tokens > w.Grant.ceiling():
 		w.Outcome = TooLarge
 	}
 	return w.Outcome != Pending
@@ -234,7 +247,7 @@ func (s *Scheduler) tryLocked(w *Waiter, now limit.Instant) bool {
 func (s *Scheduler) refusal(q *queue, w *Waiter, now limit.Instant) Outcome {
 	if q != nil {
 		w.Grant = Grant{Wait: limit.Never, Limit: q.limit}
-		if w.Tokens > q.limit {
+		if w.Tokens > q.ceiling {
 			return TooLarge
 		}
 	}
