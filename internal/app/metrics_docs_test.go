@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"os"
 	"slices"
 	"strings"
@@ -20,6 +21,7 @@ import (
 	"github.com/sluice-project/sluice/internal/document"
 	"github.com/sluice-project/sluice/internal/flow"
 	"github.com/sluice-project/sluice/internal/policy/blueprint"
+	"github.com/sluice-project/sluice/internal/setpoint"
 )
 
 var updateDocs = flag.Bool("update-docs", false, "write docs/reference/metrics.md anew")
@@ -86,6 +88,11 @@ func metricsParts(t *testing.T) *parts {
 		f := p.engine.Start(context.Background(), &flow.Request{ControlPoint: point, Labels: labels})
 		f.End(flow.Outcome{})
 	}
+	for _, l := range p.engine.Overview(0).Limiters { // some numbers exist only while there is a setpoint
+		p.engine.Steer([]setpoint.Setpoint{{
+			Ref: setpoint.Ref{Policy: l.Spec.Policy, Component: l.Spec.Component}, Hash: l.Spec.Hash, Version: math.MaxUint64,
+		}})
+	}
 	return p
 }
 
@@ -116,10 +123,15 @@ func metricsReference(metrics []metric) string {
 	sections := []struct{ prefix, title, text string }{
 		{"sluice_flows_", "Flows", "One series per control point. A flow that several policies limit counts once."},
 		{"sluice_flow_", "Flows that ended", ""},
-		{"sluice_limiter_", "Limiters", "One series per limiter: `policy` is its policy, `component` its place there, `kind` one of `rate_limiter`, `concurrency_limiter`, `concurrency_scheduler` and `quota_scheduler`. A flow counts at every limiter that decided it."},
+		{"sluice_limiter_", "Limiters", "One series per limiter: `policy` is its policy, `component` its place there, `kind` one of `load_ramp`, `sampler`, `rate_limiter`, `concurrency_limiter`, `concurrency_scheduler`, `adaptive_concurrency_scheduler`, `quota_scheduler` and `load_scheduler`. A flow counts at every limiter that decided it."},
 		{"sluice_workload_", "Workloads of schedulers", "One series per workload of a scheduler; a summary here has a sum and a count, and no quantiles."},
 		{"sluice_polic", "Policies", ""},
 		{"sluice_", "The server", ""},
+		{"flux_meter", "Flux meters", "One series per flux meter of a policy, decision and status. The buckets are those of the meter; values are in the unit of what it measures, most often milliseconds. `http_status_code` is empty: no door of this release reports one."},
+		{"invalid_flux_meter", "", ""},
+		{"workload_", "Workloads and limiters under their Aperture names", "The same counters as above under the names and labels that policies and dashboards written for Aperture query. `policy_hash` changes with every edit of the policy; the counts go on. `workload_index` is the name of the workload, else its index, else `default`. The `fairness_*` metrics of Aperture have no counterpart yet."},
+		{"request_in_queue", "", ""}, {"incoming_tokens", "", ""}, {"accepted_tokens", "", ""}, {"rejected_tokens", "", ""},
+		{"token_bucket_", "", ""}, {"rate_limiter_", "", ""}, {"concurrency_limiter_", "", ""}, {"sampler_", "", ""}, {"flowcontrol_", "", ""},
 	}
 	var out strings.Builder
 	out.WriteString(metricsIntro)
@@ -133,11 +145,14 @@ func metricsReference(metrics []metric) string {
 			fmt.Fprintf(&rows, "| `%s` | %s | %s | %s |\n", m.name, m.kind, m.labels, m.help)
 			return true
 		})
-		fmt.Fprintf(&out, "\n## %s\n\n", s.title)
-		if s.text != "" {
-			out.WriteString(s.text + "\n\n")
+		if s.title != "" { // else the rows belong to the table before
+			fmt.Fprintf(&out, "\n## %s\n\n", s.title)
+			if s.text != "" {
+				out.WriteString(s.text + "\n\n")
+			}
+			out.WriteString("| metric | type | labels | |\n|---|---|---|---|\n")
 		}
-		out.WriteString("| metric | type | labels | |\n|---|---|---|---|\n" + rows.String())
+		out.WriteString(rows.String())
 	}
 	return out.String()
 }

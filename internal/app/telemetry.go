@@ -49,7 +49,7 @@ func newRegistry(engine *flow.Engine, memory *ledger.Memory) (*prometheus.Regist
 	var errs []error
 	for _, c := range []prometheus.Collector{
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		build, shared, engine.Collector(),
+		build, shared, engine.Collector(), engine.CompatCollector(),
 	} {
 		errs = append(errs, r.Register(c))
 	}

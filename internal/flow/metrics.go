@@ -3,6 +3,9 @@
 package flow
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -25,6 +28,8 @@ var (
 	descDecisions  = prometheus.NewDesc("sluice_limiter_decisions_total", "Flows a limiter admitted or denied.", append(limiterLabels[:3:3], "verdict"), nil)
 	descTokens     = prometheus.NewDesc("sluice_limiter_tokens_total", "Tokens of the flows a limiter admitted or denied.", append(limiterLabels[:3:3], "verdict"), nil)
 	descMissing    = prometheus.NewDesc("sluice_limiter_label_missing_total", "Flows a limiter did not count because they lack the label that names the account.", limiterLabels, nil)
+	descPassed     = prometheus.NewDesc("sluice_limiter_passed_through_total", "Flows a limiter did not decide about: it lets everything pass at the moment, a value of the session label always passes, or the flow lacks the label that names its account.", limiterLabels, nil)
+	descSampled    = prometheus.NewDesc("sluice_limiter_sample_percent", "Percentage of flows a sampler or load ramp admits.", limiterLabels, nil)
 	descErrors     = prometheus.NewDesc("sluice_limiter_errors_total", "Flows admitted because the ledger could not decide.", limiterLabels, nil)
 	descInFlight   = prometheus.NewDesc("sluice_limiter_in_flight_tokens", "Slots held now, over all accounts of a limiter.", limiterLabels, nil)
 	descCapacity   = prometheus.NewDesc("sluice_limiter_capacity_tokens", "What a full account holds.", limiterLabels, nil)
@@ -48,7 +53,7 @@ func (e *Engine) Collector() prometheus.Collector { return collector{e} }
 // Describe implements prometheus.Collector.
 func (c collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		descFlows, descFlowsWaiting, descFlowsFailed, descDuration, descDecisions, descTokens, descMissing,
+		descFlows, descFlowsWaiting, descFlowsFailed, descDuration, descDecisions, descTokens, descMissing, descPassed, descSampled,
 		descErrors, descInFlight, descCapacity, descFill, descAccounts, descWorkload, descWaiting,
 		descWaitTokens, descWait, descWaitMax, descPreempted, descDelayed,
 	} {
@@ -72,8 +77,20 @@ func gaugeOf(d *prometheus.Desc, v float64, labels ...string) prometheus.Metric 
 	return prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 }
 
+// seriesName makes a name fit for a label value of a series: printable and not too long. Different names
+// stay different, whatever callers send, because one series twice spoils all metrics.
+func seriesName(s string) string {
+	const mark = "�" // of names that were changed
+	p := printable(s)
+	if p == s && !strings.Contains(s, mark) {
+		return s
+	}
+	sum := sha256.Sum256([]byte(s))
+	return p + mark + hex.EncodeToString(sum[:8])
+}
+
 func (s *pointStats) collect(ch chan<- prometheus.Metric) {
-	name := printable(s.name)
+	name := seriesName(s.name)
 	o := s.overview()
 	if o.Admitted+o.Denied+o.Unmatched == 0 && o.Waiting == 0 {
 		return
@@ -116,16 +133,10 @@ func collectLimiter(ch chan<- prometheus.Metric, o LimiterOverview) {
 	ch <- counterOf(descTokens, o.TokensDenied, with("denied")...)
 	ch <- counterOf(descMissing, float64(o.LabelMissing), ls...)
 	ch <- counterOf(descErrors, float64(o.Failed), ls...)
-	ch <- gaugeOf(descAccounts, float64(o.Accounts), ls...)
-	if spec.Kind.holdsSlots() {
-		ch <- gaugeOf(descInFlight, o.InFlight, ls...)
-		ch <- gaugeOf(descCapacity, spec.Slots.Max, ls...)
-	} else {
-		ch <- gaugeOf(descCapacity, spec.Bucket.Capacity, ls...)
-		ch <- gaugeOf(descFill, spec.FillPerSecond(), ls...)
-	}
+	ch <- counterOf(descPassed, float64(o.PassedThrough), ls...)
+	collectLimit(ch, &o, ls)
 	for _, w := range o.Workloads {
-		wl := with(printable(w.Name))
+		wl := with(seriesName(w.Name))
 		ch <- counterOf(descWorkload, float64(w.Admitted), append(wl[:4:4], "admitted")...)
 		ch <- counterOf(descWorkload, float64(w.Denied), append(wl[:4:4], "denied")...)
 		ch <- gaugeOf(descWaiting, float64(w.Waiting), wl...)
@@ -134,6 +145,30 @@ func collectLimiter(ch chan<- prometheus.Metric, o LimiterOverview) {
 		ch <- prometheus.MustNewConstSummary(descWait, w.Waits, w.WaitTotal.Seconds(), nil, wl...)
 		ch <- prometheus.MustNewConstSummary(descPreempted, w.Preemptions, w.Preempted, nil, wl...)
 		ch <- prometheus.MustNewConstSummary(descDelayed, w.Delays, w.Delayed, nil, wl...)
+	}
+}
+
+// collectLimit sends what is in force: nothing while everything passes, because there is no limit then.
+func collectLimit(ch chan<- prometheus.Metric, o *LimiterOverview, ls []string) {
+	spec := o.Spec
+	if spec.Sample != nil {
+		if !spec.PassThrough {
+			ch <- gaugeOf(descSampled, spec.Sample.Percentage, ls...)
+		}
+		return
+	}
+	if spec.Kind != LoadScheduler {
+		ch <- gaugeOf(descAccounts, float64(o.Accounts), ls...)
+	}
+	if spec.Kind.holdsSlots() {
+		ch <- gaugeOf(descInFlight, o.InFlight, ls...)
+	}
+	if spec.Driven && spec.PassThrough {
+		return
+	}
+	ch <- gaugeOf(descCapacity, spec.Capacity(), ls...)
+	if !spec.Kind.holdsSlots() {
+		ch <- gaugeOf(descFill, spec.FillPerSecond(), ls...)
 	}
 }
 

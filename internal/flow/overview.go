@@ -36,11 +36,14 @@ type LimiterOverview struct {
 	TokensAdmitted   float64
 	TokensDenied     float64
 	LabelMissing     uint64
-	Failed           uint64
-	InFlight         float64
-	Accounts         int64
-	Waiting          int
-	Workloads        []sched.WorkloadSnapshot // by name
+	// PassedThrough counts admitted flows that the limiter did not decide about, LabelMissing and Failed
+	// included.
+	PassedThrough uint64
+	Failed        uint64
+	InFlight      float64
+	Accounts      int64
+	Waiting       int
+	Workloads     []sched.WorkloadSnapshot // by name
 }
 
 // AccountOverview is a reading of one account.
@@ -99,7 +102,7 @@ func (l *limiter) overview() LimiterOverview {
 	t := l.totals()
 	o := LimiterOverview{
 		Spec: l.spec.Load(), Admitted: t.accepted + t.dropped, Denied: t.denied,
-		TokensAdmitted: t.tokens + t.tokensDropped, TokensDenied: t.tokensDenied,
+		PassedThrough: t.free, TokensAdmitted: t.tokens + t.tokensDropped, TokensDenied: t.tokensDenied,
 		LabelMissing: l.labelMissing.Load(), Failed: l.failed.Load(),
 	}
 	var accounts any = l.buckets

@@ -29,7 +29,7 @@ const (
 	TooLarge                  // it asks for more than a full account holds
 	Cancelled                 // the caller left
 	InvalidRequest            // it carries something that makes no sense
-	NotSampled                // a load ramp does not let it in
+	NotSampled                // a sampler or load ramp does not let it in, or a flow in ramp mode meets none
 	ShuttingDown              // the server is stopping and cannot keep it waiting
 )
 
@@ -79,7 +79,7 @@ type Decision struct {
 	Priority                 float64
 	Waited                   time.Duration
 	// Charged tells that an account was asked. Otherwise Note says why not: "label_missing",
-	// "pass_through", "error".
+	// "pass_through", "pass_through_value", "error". Samplers have no accounts and charge nothing.
 	Charged bool
 	// Note may also say why the flow cost what it did: "tokens_label_missing", "tokens_not_a_number".
 	Note string
@@ -102,7 +102,7 @@ func (v *Verdict) HTTPStatus() int {
 		return 400
 	case v.Reason == ShuttingDown:
 		return 503
-	case v.Limiter != nil:
+	case v.Limiter != nil && v.Limiter.DeniedStatus != 0:
 		return v.Limiter.DeniedStatus
 	case v.Reason == NotSampled:
 		return 403
@@ -155,11 +155,15 @@ func (v *Verdict) Message() string {
 		return "the caller left while the flow was waiting"
 	case ShuttingDown:
 		return "the server is stopping and cannot keep the flow waiting; ask again"
-	case NotSampled:
-		return "no load ramp lets this flow in"
 	}
 	if v.Limiter == nil {
+		if v.Reason == NotSampled {
+			return "the flow is in ramp mode, and no load ramp selects it"
+		}
 		return v.Reason.String()
+	}
+	if v.Reason == NotSampled {
+		return v.sampled()
 	}
 	msg := fmt.Sprintf("policy %s, %s %s, account %s: %s", v.Limiter.Policy,
 		strings.ReplaceAll(v.Limiter.Kind.String(), "_", " "), v.Limiter.Component, v.Account(), v.why())
@@ -167,6 +171,20 @@ func (v *Verdict) Message() string {
 		msg += "; retry in " + short(v.RetryAfter)
 	}
 	return msg
+}
+
+// sampled tells why a sampler denied.
+func (v *Verdict) sampled() string {
+	s := v.Limiter
+	who := fmt.Sprintf("policy %s, %s %s", s.Policy, strings.ReplaceAll(s.Kind.String(), "_", " "), s.Component)
+	if s.PassThrough {
+		return who + ": how many flows to let in is not known (yet), so none is"
+	}
+	text := who + ": lets in " + number(s.Sample.Percentage) + " % of the flows"
+	if s.LimitBy != "" && v.Key != "" {
+		return text + ", and not " + printable(s.LimitBy) + " " + printable(v.Key)
+	}
+	return text + ", and not this one"
 }
 
 func (v *Verdict) why() string {
@@ -188,8 +206,13 @@ func (v *Verdict) why() string {
 
 // rate describes the limit.
 func (s *LimiterSpec) rate() string {
-	if s.Kind.holdsSlots() {
+	switch {
+	case s.Kind.holdsSlots():
 		return "limit " + number(s.Slots.Max) + " in flight"
+	case s.Kind == LoadScheduler:
+		return "load is limited to " + number(s.Bucket.FillAmount) + " tokens per second"
+	case s.Kind.samples():
+		return number(s.Sample.Percentage) + " % of the flows"
 	}
 	return fmt.Sprintf("limit %s per %s, burst %s", number(s.Bucket.FillAmount), short(s.Bucket.Interval), number(s.Bucket.Capacity))
 }
