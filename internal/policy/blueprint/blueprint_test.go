@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -24,11 +25,42 @@ import (
 
 // problems are all problems of every file in testdata/bad, at their places in the values file.
 var problems = map[string][]string{
+	"adaptive": {
+		`7:29: policy.load_scheduling_core.adaptive_concurrency_scheduler.concurrency_limiter.limit_by_label_key: unknown field; known here: max_inflight_duration`,
+		`7:78: policy.load_scheduling_core.adaptive_concurrency_scheduler.concurrency_limiter.max_inflight_duration: got text "0s", want more than 0s`,
+		`8:37: policy.load_scheduling_core.adaptive_concurrency_scheduler.parameters.min_concurrency: got number 30, want at most max_concurrency, which is 20`,
+		`8:83: policy.load_scheduling_core.adaptive_concurrency_scheduler.parameters.initial_concurrency: got -1, want at least 1`,
+	},
 	"amounts": {
 		`5:22: policy.quota_scheduler.bucket_capacity: got -1, want at least 0`,
 		`6:18: policy.quota_scheduler.fill_amount: got number .inf, want a finite number`,
 		`7:30: policy.quota_scheduler.rate_limiter.interval: got text "0s", want more than 0s`,
 		`8:16: policy.quota_scheduler.selectors: got an empty list, want at least one item`,
+	},
+	"auto-scaling": {
+		`7:21: policy.scaling_backend.kubernetes_replicas.max_replicas: got number 3, want at least min_replicas, which is 5`,
+		`8:7: policy.scaling_backend.kubernetes_replicas.kubernetes_object_selector.namespace: missing; want text`,
+		`8:7: policy.scaling_backend.kubernetes_replicas.kubernetes_object_selector.api_version: missing; want text`,
+		`8:7: policy.scaling_backend.kubernetes_replicas.kubernetes_object_selector.kind: missing; want text`,
+		`9:34: policy.promql_scale_out_controllers[0].query_string: missing; want text`,
+		`10:90: policy.promql_scale_in_controllers[0].gradient.min_gradient: got 2, want at most 1`,
+		`11:13: policy.pod_cpu.scale_out.threshold: missing; want a number; it is needed because enabled is true`,
+		`11:78: policy.pod_cpu.scale_in.threshold: got 0, want more than 0`,
+		`12:55: policy.scaling_parameters.scale_in_alerter.alert_name: got empty text, want some text`,
+	},
+	"average-latency": {
+		`4:24: policy.evaluation_interval: got text "50ms", want at least 100ms`,
+		`6:81: policy.latency_baseliner.flux_meter.static_buckets.buckets[1]: got number 1, want more than the bound before it, 2`,
+		`7:35: policy.latency_baseliner.latency_tolerance_multiplier: got 0, want more than 0`,
+		`8:32: policy.latency_baseliner.short_term_query_interval: got text "2h", want at most 1h`,
+		`12:24: policy.load_scheduling_core.overload_confirmations[0].query_string: got empty text, want some text`,
+		`12:52: policy.load_scheduling_core.overload_confirmations[0].operator: got text "above", want one of gt, lt, gte, lte, eq, neq`,
+		`13:9: policy.load_scheduling_core.overload_confirmations[1].query_string: missing; want text`,
+		`16:18: policy.load_scheduling_core.kubelet_overload_confirmations.criteria.pod_cpu.threshold: missing; want a number; it is needed because enabled is true`,
+		`16:83: policy.load_scheduling_core.kubelet_overload_confirmations.criteria.pod_memory.threshold: got -1, want at least 0`,
+		`18:7: policy.load_scheduling_core.aimd_load_scheduler.load_scheduler.selectors: missing; want a list`,
+		`19:32: policy.load_scheduling_core.aimd_load_scheduler.gradient.min_gradient: got number 2, want at most max_gradient, which is 1`,
+		`20:27: policy.load_scheduling_core.aimd_load_scheduler.alerter.severity: got text "bad", want one of info, warn, crit`,
 	},
 	"blueprint-not-text": {
 		`1:12: blueprint: got number 5, want the name of a blueprint`,
@@ -39,15 +71,47 @@ var problems = map[string][]string{
 		`7:55: policy.concurrency_limiter.request_parameters.denied_response_status_code: got number 42, want an HTTP status such as TooManyRequests or 429`,
 		`8:17: policy.concurrency_limiter.selectors[0].control_point: missing; want text`,
 	},
+	"names-taken": {
+		`8:47: policy.components[0].max.out_ports.output.signal_name: signal "SIGNAL" has a producer already, policy.postgresql; choose another name`,
+		`9:47: policy.components[1].min.in_ports.inputs[0].signal_name: no component of this circuit produces the signal "IS_OVERLOADED"; did you mean "IS_OVERLOAD"?`,
+		`11:32: policy.resources.infra_meters.postgresql: the name "postgresql" is taken, by the blueprint or by another one here; choose another name`,
+		`11:69: policy.resources.infra_meters.mine: the name "mine" is taken, by the blueprint or by another one here; choose another name`,
+	},
 	"no-blueprint": {
 		`1:1: blueprint: these are values of a blueprint, but the document does not say of which; add a line such as "blueprint: load-scheduling/adaptive"; sluice blueprint list names them all`,
 	},
 	"no-policy": {
 		`1:1: policy: missing; want a mapping`,
 	},
+	"older-both": {
+		`4:3: policy.setpoint: got setpoint and connections_used_threshold, want only one of them; the first is the old name of the second`,
+		`6:55: policy.postgresql.port: unknown field; known here: agent_group, endpoint, username, password, transport, databases, collection_interval, initial_delay, tls`,
+		`8:75: policy.load_scheduling_core.overload_confirmations[0].operator: got text "above", want one of gt, lt, gte, lte, eq, neq`,
+		`9:59: policy.load_scheduling_core.aiad_load_scheduler.load_scheduler.selectors: got an empty list, want at least one item`,
+	},
 	"other-keys": {
 		`2:1: url: unknown field; did you mean "uri"?`,
 		`3:1: circuit: unknown field; known here: blueprint, uri, policy`,
+	},
+	"promql": {
+		`5:13: policy.setpoint: got number .nan, want a finite number`,
+		`6:23: policy.overload_condition: got text "above", want one of gt, lt, gte, lte`,
+		`8:5: policy.load_scheduling_core.aimd_load_scheduler: unknown field; did you mean "aiad_load_scheduler"?`,
+	},
+	"ramping": {
+		`7:9: policy.load_ramp.steps[0].target_accept_percentage: missing; want a number`,
+		`8:36: policy.load_ramp.steps[1].target_accept_percentage: got 101, want at most 100`,
+		`8:51: policy.load_ramp.steps[1].duration: got number 10, want a duration such as "30s" or "1m30s"; did you mean "10s"?`,
+		`12:19: policy.drivers.promql_drivers[0].criteria: got none, want one or more of forward, backward and reset`,
+		`14:54: policy.drivers.promql_drivers[1].criteria.forward.operator: got text "<", want one of gt, lt, gte, lte, eq, neq`,
+		`14:60: policy.drivers.promql_drivers[1].criteria.back: unknown field; did you mean "backward"?`,
+		`17:20: policy.drivers.average_latency_drivers[0].criteria.forward.threshold: missing; want a number`,
+		`19:22: policy.drivers.percentile_latency_drivers[0].flux_meter.selector: unknown field; did you mean "selectors"?`,
+		`20:21: policy.drivers.percentile_latency_drivers[0].percentile: got 100, want less than 100`,
+		`23:5: policy.kubelet_metrics.infra_context.namespace: missing; want text`,
+		`23:27: policy.kubelet_metrics.infra_context.kind: got text "Pod", want one of Deployment, StatefulSet, DaemonSet, ReplicaSet, Job, CronJob`,
+		`24:25: policy.kubelet_metrics.criteria.pod_cpu: got none, want one or more of forward, backward and reset`,
+		`25:10: policy.start: got text "yes", want true or false; did you mean true (without quotes)?`,
 	},
 	"required": {
 		`2:1: policy.policy_name: missing; want text`,
@@ -55,6 +119,10 @@ var problems = map[string][]string{
 		`3:3: policy.rate_limiter.fill_amount: missing; want a number`,
 		`3:3: policy.rate_limiter.selectors: missing; want a list`,
 		`3:3: policy.rate_limiter.parameters: missing; want a mapping`,
+	},
+	"short-average": {
+		`5:97: policy.latency_baseliner.short_term_query_interval: got text "5s", want at least 3 ticks, 6s at the evaluation_interval of 2s`,
+		`5:127: policy.latency_baseliner.long_term_query_interval: got text "1s", want at least 3 ticks, 6s at the evaluation_interval of 2s`,
 	},
 	"signals": {
 		`12:39: policy.components[0].decider.in_ports.lhs.signal_name: no component of this circuit produces the signal "ACCEPT_PERCENT"; did you mean "ACCEPT_PERCENTAGE"?`,
@@ -76,6 +144,15 @@ var problems = map[string][]string{
 	},
 }
 
+var show = flag.Bool("show", false, "print what the bad values give, in the form of the table")
+
+func quote(s string) string {
+	if strings.Contains(s, "`") {
+		return fmt.Sprintf("%q", s)
+	}
+	return "`" + s + "`"
+}
+
 func TestBadValues(t *testing.T) {
 	files, err := filepath.Glob("testdata/bad/*.yaml")
 	if err != nil || len(files) != len(problems) {
@@ -92,6 +169,14 @@ func TestBadValues(t *testing.T) {
 			var list fielderr.List
 			if !errors.As(err, &list) {
 				t.Fatalf("got error %v, want a fielderr.List", err)
+			}
+			if *show {
+				fmt.Printf("\t%q: {\n", name)
+				for line := range strings.SplitSeq(list.Error(), "\n") {
+					fmt.Printf("\t\t%s,\n", quote(line))
+				}
+				fmt.Println("\t},")
+				return
 			}
 			if diff := cmp.Diff(problems[name], strings.Split(list.Error(), "\n")); diff != "" {
 				t.Errorf("problems differ (-want +got):\n%s", diff)
@@ -320,6 +405,8 @@ func TestAppendedComponentsAndResources(t *testing.T) {
 
 const minimal = `policy: {policy_name: x, rate_limiter: {bucket_capacity: 0, fill_amount: 0, parameters: {interval: 1s}, selectors: [{control_point: a}]}}`
 
+const average = `policy: {policy_name: x, latency_baseliner: {flux_meter: {selectors: [{control_point: a}]}}, load_scheduling_core: {aimd_load_scheduler: {load_scheduler: {selectors: [{control_point: a}]}}}}`
+
 // TestRecognition checks how a document says which blueprint its values are for.
 func TestRecognition(t *testing.T) {
 	const name = "rate-limiting/base"
@@ -335,6 +422,11 @@ func TestRecognition(t *testing.T) {
 		{policy.Source{Text: []byte("# yaml-language-server: $schema=../policy.schema.json\nname: x\ncircuit: {}")}, ""},
 		{policy.Source{Text: []byte("blueprint: rate-limiting/base\n" + minimal), Name: "y"}, `2:23: policy.policy_name: got "x", want "y", the name asked for; use one name in both places, or leave it out of the document`},
 		{policy.Source{Text: []byte("blueprint: rate-limiting/base\n" + minimal), Blueprint: "quota-scheduling/base"}, `1:12: blueprint: got text "rate-limiting/base", want "quota-scheduling/base", the blueprint asked for`},
+		{policy.Source{Text: []byte(average), Blueprint: "service-protection/average-latency"}, "load-scheduling/average-latency"},
+		{policy.Source{Text: []byte("# yaml-language-server: $schema=../aperture/blueprints/policies/service-protection/average-latency/gen/definitions.json\n" + average)}, "load-scheduling/average-latency"},
+		{policy.Source{Text: []byte("# yaml-language-server: $schema=../blueprints/load-scheduling.average-latency.schema.json\n" + average)}, "load-scheduling/average-latency"},
+		{policy.Source{Text: []byte("blueprint: load-scheduling/average-latency\n" + average), Blueprint: "service-protection/average-latency"}, "load-scheduling/average-latency"},
+		{policy.Source{Text: []byte("blueprint: service-protection/postgresql\n" + average), Blueprint: "load-scheduling/average-latency"}, `1:12: blueprint: got text "service-protection/postgresql", want "load-scheduling/average-latency", the blueprint asked for`},
 		{policy.Source{Text: []byte(minimal), Blueprint: "rate-limiting"}, `1:1: unknown blueprint "rate-limiting"; did you mean "rate-limiting/base"?`},
 	} {
 		d, err := Parse(c.src)
@@ -360,8 +452,106 @@ func TestFind(t *testing.T) {
 			t.Errorf("%s: schema does not name the blueprint: %v", name, err)
 		}
 	}
+	for older, now := range olderNames {
+		if b, ok := Find(older); !ok || b.Name != now {
+			t.Errorf("%s: got %+v, want %s", older, b, now)
+		}
+	}
 	if _, ok := Find("nothing"); ok {
 		t.Error("found a blueprint that does not exist")
+	}
+}
+
+// TestOlderValues: keys that had other names give the same policy as the new ones.
+func TestOlderValues(t *testing.T) {
+	for name, c := range map[string]struct{ older, now string }{
+		"aimd": {
+			`policy: &p {policy_name: x, latency_baseliner: {flux_meter: {selectors: &s [{control_point: a}]}}, service_protection_core: {dry_run: true, adaptive_load_scheduler: {load_scheduler: {selectors: *s}}}}`,
+			`policy: {policy_name: x, latency_baseliner: {flux_meter: {selectors: [{control_point: a}]}}, load_scheduling_core: {dry_run: true, aimd_load_scheduler: {load_multiplier_linear_increment: 0.0025, load_scheduler: {selectors: [{control_point: a}]}}}}`,
+		},
+		"aimd, increment given": {
+			`policy: {policy_name: x, latency_baseliner: {flux_meter: {selectors: [{control_point: a}]}}, load_scheduling_core: {adaptive_load_scheduler: {load_multiplier_linear_increment: 0.1, load_scheduler: {selectors: [{control_point: a}]}}}}`,
+			`policy: {policy_name: x, latency_baseliner: {flux_meter: {selectors: [{control_point: a}]}}, load_scheduling_core: {aimd_load_scheduler: {load_multiplier_linear_increment: 0.1, load_scheduler: {selectors: [{control_point: a}]}}}}`,
+		},
+		"aiad": {
+			`policy: {policy_name: x, setpoint: 9, jmx: {jmx_host: h, jmx_prometheus_port: 1}, service_protection_core: {overload_confirmations: [{query_string: a, threshold: 1}], cpu_overload_confirmation: {query_string: b, threshold: 2}, adaptive_load_scheduler: {gradient: {slope: -1}, load_scheduler: {selectors: [{control_point: a}]}}}}`,
+			`policy: {policy_name: x, jmx: {jmx_host: h, jmx_prometheus_port: 1}, load_scheduling_core: {setpoint: 9, overload_confirmations: [{query_string: a, threshold: 1}, {query_string: b, threshold: 2}], aiad_load_scheduler: {load_scheduler: {selectors: [{control_point: a}]}}}}`,
+		},
+	} {
+		kind := "load-scheduling/average-latency"
+		if strings.HasPrefix(name, "aiad") {
+			kind = "load-scheduling/java-gc-generic"
+		}
+		older, err := Parse(policy.Source{Text: []byte(c.older), Blueprint: kind})
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		now, err := Parse(policy.Source{Text: []byte(c.now), Blueprint: kind})
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if older.Hash != now.Hash || len(older.Warnings) == 0 || len(now.Warnings) > 0 {
+			t.Errorf("%s: warnings %v and %v, policies differ:\n%s", name, older.Warnings, now.Warnings, cmp.Diff(string(now.Canonical), string(older.Canonical)))
+		}
+	}
+}
+
+// TestSharedAlias: what an alias stands for elsewhere does not change with an older name.
+func TestSharedAlias(t *testing.T) {
+	_, err := Parse(policy.Source{Blueprint: "load-scheduling/average-latency", Text: []byte(`uri: &u x
+policy: {policy_name: x, service_protection_core: &core {adaptive_load_scheduler: {load_scheduler: {selectors: [{control_point: a}]}}}, load_scheduling: *core, latency_baseliner: {flux_meter: {selectors: [{control_point: a}]}}}`)})
+	if err == nil || err.Error() != `2:137: policy.load_scheduling: unknown field; did you mean "load_scheduling_core"?` {
+		t.Errorf("got %v, want only the unknown field", err)
+	}
+}
+
+// TestAverageLatencyWindows: the short average has the length of the ticks, and a long one stands alone.
+func TestAverageLatencyWindows(t *testing.T) {
+	for values, want := range map[string][2]string{
+		"":                               {"[5s]", "[30s]"},
+		"evaluation_interval: 100ms":     {"[500ms]", "[30s]"},
+		"evaluation_interval: 2.5s":      {"[12500ms]", "[30s]"},
+		"evaluation_interval: 10s":       {"[50s]", "[50s]"},
+		"short_term_query_interval: 10s": {"[10s]", "[30s]"},
+		"short_term_query_interval: 60s": {"[60s]", "[60s]"},
+	} {
+		text := strings.Replace(average, "flux_meter:", "flux_meter: ", 1)
+		if strings.HasPrefix(values, "evaluation") {
+			text = strings.Replace(text, "policy_name: x", "policy_name: x, "+values, 1)
+		} else if values != "" {
+			text = strings.Replace(text, "latency_baseliner: {", "latency_baseliner: {"+values+", ", 1)
+		}
+		d, err := Parse(policy.Source{Text: []byte(text), Blueprint: "load-scheduling/average-latency"})
+		if err != nil {
+			t.Fatalf("%s: %v", values, err)
+		}
+		query := d.Policy.Circuit.Components[1].Query.PromQL
+		windows := regexp.MustCompile(`\[[^]]*\]`).FindAllString(query.QueryString, -1)
+		if got := [2]string{windows[0], windows[len(windows)-1]}; got != want || query.EvaluationInterval != d.Policy.Circuit.EvaluationInterval {
+			t.Errorf("%s: got windows %v every %s, want %v on every tick", values, windows, query.EvaluationInterval, want)
+		}
+	}
+}
+
+// TestPercentile: 95 and 0.95 are the same percentile, below 1 for PromQL.
+func TestPercentile(t *testing.T) {
+	for percentile, want := range map[float64]string{95: "0.95", 0.95: "0.95", 99.9: "0.999", 1: "0.01", 50: "0.5"} {
+		if got := (PercentileLatencyDriver{Percentile: percentile}).quantile(); got != want {
+			t.Errorf("%g: got %s, want %s", percentile, got, want)
+		}
+	}
+}
+
+// TestScaleIn: less use than the threshold means fewer replicas, which takes a positive slope.
+func TestScaleIn(t *testing.T) {
+	b, _ := Find("auto-scaling/pod-auto-scaler")
+	r, err := b.Render(policy.Source{Text: []byte(b.Example)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := r.Document.Policy.Circuit.Components[0].AutoScale.AutoScaler
+	if len(s.ScaleInControllers) != 1 || s.ScaleInControllers[0].Controller.Gradient.Parameters.Slope != 1 || len(s.ScaleOutControllers) != 1 {
+		t.Errorf("got %+v, want one controller each, with slope 1", s)
 	}
 }
 

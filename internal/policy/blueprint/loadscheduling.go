@@ -228,7 +228,7 @@ type LatencyBaseliner struct {
 	// second. While fewer than 20 flows end in it, the average is that of the last 30 seconds.
 	ShortTermQueryInterval *policy.Duration `json:"short_term_query_interval,omitempty" check:"lte=1h"`
 	// Length of the average that is the usual latency.
-	LongTermQueryInterval policy.Duration `json:"long_term_query_interval" default:"1800s" check:"gte=10s,lte=720h"`
+	LongTermQueryInterval policy.Duration `json:"long_term_query_interval" default:"1800s" check:"lte=720h"`
 	// Time from one measurement of the usual latency to the next.
 	LongTermQueryPeriodicInterval policy.Duration `json:"long_term_query_periodic_interval" default:"30s" check:"gt=0s"`
 }
@@ -249,11 +249,17 @@ var _ strict.Checker = (*AverageLatencyLoadScheduling)(nil)
 
 // Check refuses averages over too few ticks.
 func (v *AverageLatencyLoadScheduling) Check(at strict.Place) {
-	short := v.LatencyBaseliner.ShortTermQueryInterval
-	if short != nil && *short < minShortTermTicks*v.EvaluationInterval {
-		at.Field("latency_baseliner").Field("short_term_query_interval").Refuse(fielderr.Error{
-			Want: fmt.Sprintf("at least %d ticks, %s at the evaluation_interval of %s", minShortTermTicks, minShortTermTicks*v.EvaluationInterval, v.EvaluationInterval),
-		})
+	least := minShortTermTicks * v.EvaluationInterval
+	refuse := func(name string, length policy.Duration) {
+		if length < least {
+			at.Field("latency_baseliner").Field(name).Refuse(fielderr.Error{
+				Want: fmt.Sprintf("at least %d ticks, %s at the evaluation_interval of %s", minShortTermTicks, least, v.EvaluationInterval),
+			})
+		}
+	}
+	refuse("long_term_query_interval", v.LatencyBaseliner.LongTermQueryInterval)
+	if short := v.LatencyBaseliner.ShortTermQueryInterval; short != nil {
+		refuse("short_term_query_interval", *short)
 	}
 }
 

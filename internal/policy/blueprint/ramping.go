@@ -150,7 +150,7 @@ func (d PercentileLatencyDriver) quantile() string {
 	if q >= 1 {
 		q /= 100
 	}
-	return strconv.FormatFloat(q, 'g', -1, 64)
+	return strconv.FormatFloat(q, 'g', 12, 64)
 }
 
 // KubeletRampDriver moves a ramp by what pods use.
