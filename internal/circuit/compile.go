@@ -33,11 +33,8 @@ func Compile(interval time.Duration, nodes []Node) (*Circuit, error) {
 		return nil, errors.Join(problems...)
 	}
 	reads := c.reads(producers)
-	c.looped = make([][]bool, len(nodes))
-	for i := range nodes {
-		c.looped[i] = make([]bool, len(nodes[i].In))
-	}
-	c.assemble(order(len(nodes), reads, c.looped))
+	c.looped = findLoops(reads)
+	c.assemble(order(reads, c.looped))
 	return c, nil
 }
 

@@ -6,6 +6,9 @@
 // false, every other number is true and an invalid reading is unknown. Where a component is said to repeat
 // or to compute something, it gives an invalid reading out when that is not a number.
 //
+// To add one: its file, a line in the table of kinds of its test and a script in testdata; what documents say
+// is a type in package policy, which package control turns into a node.
+//
 // Components are made with the interval of their circuit, because lengths of time become numbers of ticks:
 // rounded up, unless the component says otherwise. They are pure: their state changes in Step and
 // Configure only.

@@ -17,8 +17,8 @@ import (
 // input repeats the average; the Nth in a row does so for the last time, and a new warm-up follows.
 //
 // An average above max_envelope or below min_envelope, while valid, is multiplied by the factor for it, and
-// goes on from there. An infinite input is given out and not averaged: an average would stay infinite for
-// ever.
+// goes on from there. An infinite input is given out and not averaged, and an average that corrections made
+// infinite starts over: it would stay infinite for ever.
 //
 // In: input, max_envelope, min_envelope. Out: output.
 type EMA struct {
@@ -29,8 +29,8 @@ type EMA struct {
 	warm    bool
 	sum     float64 // of the warm-up
 	count   int64   // ticks of the warm-up
-	average float64 // once warm
-	invalid int64   // inputs in a row
+	average float64
+	invalid int64 // inputs in a row
 }
 
 // EMAConfig configures an EMA.
@@ -69,19 +69,18 @@ func (e *EMA) Step(_ *circuit.Tick, in, out []float64) {
 		return
 	}
 	if e.warm {
-		e.average = e.correct(e.average+e.alpha*(input-e.average), lowest, highest)
-		out[0] = e.average
-		return
-	}
-	e.sum += input
-	e.count++
-	e.warm = e.count >= e.warmup
-	average := e.correct(e.sum/float64(e.count), lowest, highest)
-	if e.warm {
-		e.average = average
+		e.average = e.correct(e.alpha*input+(1-e.alpha)*e.average, lowest, highest)
+	} else {
+		e.sum += input
+		e.count++
+		e.warm = e.count >= e.warmup
+		e.average = e.correct(e.sum/float64(e.count), lowest, highest)
 	}
 	if e.warm || e.config.ValidDuringWarmup {
-		out[0] = average
+		out[0] = e.average
+	}
+	if !finite(e.average) {
+		e.restart()
 	}
 }
 
@@ -94,9 +93,12 @@ func (e *EMA) missing() float64 {
 			return average
 		}
 	}
-	e.warm, e.sum, e.count, e.invalid = false, 0, 0, 0
+	e.restart()
 	return average
 }
+
+// restart begins a new warm-up.
+func (e *EMA) restart() { e.warm, e.sum, e.count, e.invalid = false, 0, 0, 0 }
 
 func (e *EMA) correct(average, lowest, highest float64) float64 {
 	switch {
