@@ -164,7 +164,7 @@ func (c *Center) begin(ev Event, hash uint64, now time.Time) {
 	}
 	c.lastID++
 	r := &record{key: key, version: 1, alert: Alert{
-		ID: c.lastID, Name: cleanText(ev.Name), Severity: severity(ev.Severity), Policy: cleanText(ev.Policy),
+		ID: c.lastID, Name: labels["alertname"], Severity: labels["severity"], Policy: cleanText(ev.Policy),
 		Component: cleanText(ev.Component), State: Firing, Labels: labels, Start: eventTime(&ev, now),
 	}}
 	r.adopt(ev, now)

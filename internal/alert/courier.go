@@ -172,6 +172,9 @@ func (k *courier) settle(batch []parcel, err error) {
 	k.failing = problem
 	for _, p := range batch {
 		d := p.delivery
+		if err != nil && d.element == nil {
+			continue // given up meanwhile
+		}
 		learned := err == nil && d.told != p.version
 		if learned {
 			d.told = p.version

@@ -3,6 +3,7 @@
 package alert
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"strings"
@@ -34,7 +35,7 @@ func labelsOf(ev Event) map[string]string {
 			labels[clean], taken[clean] = cleanText(ev.Labels[name]), true
 		}
 	}
-	labels["alertname"], labels["severity"] = cleanText(ev.Name), severity(ev.Severity)
+	labels["alertname"], labels["severity"] = cmp.Or(cleanText(ev.Name), "unnamed"), severity(ev.Severity)
 	labels["policy_name"], labels["component_id"] = cleanText(ev.Policy), cleanText(ev.Component)
 	maps.DeleteFunc(labels, func(_, value string) bool { return value == "" })
 	return labels
