@@ -46,6 +46,8 @@ func mustParse(t testing.TB, file string, text []byte) *policy.Document {
 // form that means the same.
 func TestGoodDocuments(t *testing.T) {
 	hash := map[string]string{
+		"crawler-escalation":     "e7e8bb2e305028bf8d2c59bb76a1cf36",
+		"feature-rollout":        "1c4406d08224c250b19f6a215787d3fc",
 		"crawlers":               "d479a32069edb33b42cad3d1acbe6eda",
 		"every-component":        "a35f2553445779226ebbc4c8fbe4888f",
 		"inter-service":          "fd165e7d7260f8e6d12677436cdeb2b5",

@@ -542,6 +542,45 @@ func TestPercentile(t *testing.T) {
 	}
 }
 
+// TestTelemetryCollectors: the old form of infra meters becomes the new one, beside those of the blueprint.
+func TestTelemetryCollectors(t *testing.T) {
+	b, _ := Find("load-scheduling/postgresql")
+	d, err := Parse(policy.Source{Text: []byte(b.Example + `
+  resources:
+    telemetry_collectors:
+      - agent_group: far
+        infra_meters: {rabbitmq: {receivers: {rabbitmq: {endpoint: a}}}}
+    flow_control:
+      flux_meters: {mine: {selectors: [{control_point: a}]}}
+`)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := d.Policy.Resources
+	if len(r.InfraMeters) != 2 || r.InfraMeters["rabbitmq"].AgentGroup != "far" || r.TelemetryCollectors != nil || len(r.FlowControl.FluxMeters) != 1 {
+		t.Errorf("got %+v, want both infra meters and the flux meter", r)
+	}
+	if len(d.Warnings) != 1 || !strings.Contains(d.Warnings.Error(), "use infra_meters") {
+		t.Errorf("got warnings %v, want one", d.Warnings)
+	}
+}
+
+// TestKubeletSelectors: one infra meter looks at all pods that a policy asks for, each once.
+func TestKubeletSelectors(t *testing.T) {
+	b, _ := Find("load-scheduling/cpu-overload-protection-k8s")
+	for object, want := range map[string]int{"{name: service1-demo-app, namespace: demoapp}": 1, "{name: other, namespace: demoapp, kind: StatefulSet}": 2} {
+		text := strings.Replace(b.Example, "    setpoint: 40\n", "    setpoint: 40\n    kubelet_overload_confirmations: {infra_context: "+object+", criteria: {pod_memory: {enabled: true, threshold: 1e9}}}\n", 1)
+		d, err := Parse(policy.Source{Text: []byte(text)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		attributes := d.Policy.Resources.InfraMeters["kubeletstats"].Processors["k8sattributes"]
+		if got := attributes["selectors"].([]any); len(got) != want {
+			t.Errorf("%s: got selectors %v, want %d", object, got, want)
+		}
+	}
+}
+
 // TestScaleIn: less use than the threshold means fewer replicas, which takes a positive slope.
 func TestScaleIn(t *testing.T) {
 	b, _ := Find("auto-scaling/pod-auto-scaler")
