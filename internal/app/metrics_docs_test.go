@@ -130,8 +130,15 @@ func metricsReference(metrics []metric) string {
 		{"flux_meter", "Flux meters", "One series per flux meter of a policy, decision and status. The buckets are those of the meter; values are in the unit of what it measures, most often milliseconds. `http_status_code` is empty: no door of this release reports one."},
 		{"invalid_flux_meter", "", ""},
 		{"workload_", "Workloads and limiters under their Aperture names", "The same counters as above under the names and labels that policies and dashboards written for Aperture query. `policy_hash` changes with every edit of the policy; the counts go on. `workload_index` is the name of the workload, else its index, else `default`. The `fairness_*` metrics of Aperture have no counterpart yet."},
-		{"request_in_queue", "", ""}, {"incoming_tokens", "", ""}, {"accepted_tokens", "", ""}, {"rejected_tokens", "", ""},
-		{"token_bucket_", "", ""}, {"rate_limiter_", "", ""}, {"concurrency_limiter_", "", ""}, {"sampler_", "", ""}, {"flowcontrol_", "", ""},
+		{"request_in_queue", "", ""},
+		{"incoming_tokens", "", ""},
+		{"accepted_tokens", "", ""},
+		{"rejected_tokens", "", ""},
+		{"token_bucket_", "", ""},
+		{"rate_limiter_", "", ""},
+		{"concurrency_limiter_", "", ""},
+		{"sampler_", "", ""},
+		{"flowcontrol_", "", ""},
 	}
 	var out strings.Builder
 	out.WriteString(metricsIntro)

@@ -300,7 +300,7 @@ const (
 
 func (f *Flow) decide(st *stage, now limit.Instant, wakes *sched.Wakes) stageResult {
 	l, spec := st.limiter, st.spec
-	if spec.Driven {
+	if spec.Driven || spec.Sample != nil {
 		spec = l.inForce(now)
 	}
 	f.stageTokens, f.stageCarry, f.stageBin = 1, false, l.own

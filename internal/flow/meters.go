@@ -86,6 +86,9 @@ func attributeOf(key string) attribute {
 
 // eachGauge calls f with the meters that select the flow.
 func (f *Flow) eachGauge(do func(*gauge)) {
+	if len(f.bits) == 0 { // a request that made no sense was not matched
+		return
+	}
 	first := len(f.point.stages)
 	for i := range f.point.gauges {
 		if at := first + i; f.bits[at>>6]&(1<<(at&63)) != 0 {
