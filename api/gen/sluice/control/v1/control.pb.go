@@ -135,7 +135,11 @@ type Circuit struct {
 	// How long the last tick took, in seconds.
 	LastTickSeconds float64 `protobuf:"fixed64,7,opt,name=last_tick_seconds,json=lastTickSeconds,proto3" json:"last_tick_seconds,omitempty"`
 	// The components, those of nested circuits and composites after their parent.
-	Components    []*CircuitComponent `protobuf:"bytes,8,rep,name=components,proto3" json:"components,omitempty"`
+	Components []*CircuitComponent `protobuf:"bytes,8,rep,name=components,proto3" json:"components,omitempty"`
+	// Why the circuit ticks no more; empty while it does.
+	Stopped string `protobuf:"bytes,9,opt,name=stopped,proto3" json:"stopped,omitempty"`
+	// What people should know: parts that wait for something, dynamic configuration that is ignored.
+	Notices       []*Notice `protobuf:"bytes,10,rep,name=notices,proto3" json:"notices,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -226,6 +230,75 @@ func (x *Circuit) GetComponents() []*CircuitComponent {
 	return nil
 }
 
+func (x *Circuit) GetStopped() string {
+	if x != nil {
+		return x.Stopped
+	}
+	return ""
+}
+
+func (x *Circuit) GetNotices() []*Notice {
+	if x != nil {
+		return x.Notices
+	}
+	return nil
+}
+
+// Notice is something to know about a policy in force.
+type Notice struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The component it is about; empty for the policy as a whole.
+	Component string `protobuf:"bytes,1,opt,name=component,proto3" json:"component,omitempty"`
+	// The text.
+	Text          string `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Notice) Reset() {
+	*x = Notice{}
+	mi := &file_sluice_control_v1_control_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Notice) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Notice) ProtoMessage() {}
+
+func (x *Notice) ProtoReflect() protoreflect.Message {
+	mi := &file_sluice_control_v1_control_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Notice.ProtoReflect.Descriptor instead.
+func (*Notice) Descriptor() ([]byte, []int) {
+	return file_sluice_control_v1_control_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Notice) GetComponent() string {
+	if x != nil {
+		return x.Component
+	}
+	return ""
+}
+
+func (x *Notice) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
 // CircuitComponent is one component of a circuit.
 type CircuitComponent struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -250,7 +323,7 @@ type CircuitComponent struct {
 
 func (x *CircuitComponent) Reset() {
 	*x = CircuitComponent{}
-	mi := &file_sluice_control_v1_control_proto_msgTypes[3]
+	mi := &file_sluice_control_v1_control_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -262,7 +335,7 @@ func (x *CircuitComponent) String() string {
 func (*CircuitComponent) ProtoMessage() {}
 
 func (x *CircuitComponent) ProtoReflect() protoreflect.Message {
-	mi := &file_sluice_control_v1_control_proto_msgTypes[3]
+	mi := &file_sluice_control_v1_control_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -275,7 +348,7 @@ func (x *CircuitComponent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CircuitComponent.ProtoReflect.Descriptor instead.
 func (*CircuitComponent) Descriptor() ([]byte, []int) {
-	return file_sluice_control_v1_control_proto_rawDescGZIP(), []int{3}
+	return file_sluice_control_v1_control_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *CircuitComponent) GetId() string {
@@ -346,7 +419,7 @@ type Port struct {
 
 func (x *Port) Reset() {
 	*x = Port{}
-	mi := &file_sluice_control_v1_control_proto_msgTypes[4]
+	mi := &file_sluice_control_v1_control_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -358,7 +431,7 @@ func (x *Port) String() string {
 func (*Port) ProtoMessage() {}
 
 func (x *Port) ProtoReflect() protoreflect.Message {
-	mi := &file_sluice_control_v1_control_proto_msgTypes[4]
+	mi := &file_sluice_control_v1_control_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -371,7 +444,7 @@ func (x *Port) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Port.ProtoReflect.Descriptor instead.
 func (*Port) Descriptor() ([]byte, []int) {
-	return file_sluice_control_v1_control_proto_rawDescGZIP(), []int{4}
+	return file_sluice_control_v1_control_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Port) GetName() string {
@@ -422,7 +495,7 @@ type Signal struct {
 
 func (x *Signal) Reset() {
 	*x = Signal{}
-	mi := &file_sluice_control_v1_control_proto_msgTypes[5]
+	mi := &file_sluice_control_v1_control_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -434,7 +507,7 @@ func (x *Signal) String() string {
 func (*Signal) ProtoMessage() {}
 
 func (x *Signal) ProtoReflect() protoreflect.Message {
-	mi := &file_sluice_control_v1_control_proto_msgTypes[5]
+	mi := &file_sluice_control_v1_control_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -447,7 +520,7 @@ func (x *Signal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Signal.ProtoReflect.Descriptor instead.
 func (*Signal) Descriptor() ([]byte, []int) {
-	return file_sluice_control_v1_control_proto_rawDescGZIP(), []int{5}
+	return file_sluice_control_v1_control_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Signal) GetName() string {
@@ -479,7 +552,7 @@ type Frame struct {
 
 func (x *Frame) Reset() {
 	*x = Frame{}
-	mi := &file_sluice_control_v1_control_proto_msgTypes[6]
+	mi := &file_sluice_control_v1_control_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -491,7 +564,7 @@ func (x *Frame) String() string {
 func (*Frame) ProtoMessage() {}
 
 func (x *Frame) ProtoReflect() protoreflect.Message {
-	mi := &file_sluice_control_v1_control_proto_msgTypes[6]
+	mi := &file_sluice_control_v1_control_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -504,7 +577,7 @@ func (x *Frame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Frame.ProtoReflect.Descriptor instead.
 func (*Frame) Descriptor() ([]byte, []int) {
-	return file_sluice_control_v1_control_proto_rawDescGZIP(), []int{6}
+	return file_sluice_control_v1_control_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Frame) GetTick() uint64 {
@@ -543,7 +616,7 @@ type GetSignalsRequest struct {
 
 func (x *GetSignalsRequest) Reset() {
 	*x = GetSignalsRequest{}
-	mi := &file_sluice_control_v1_control_proto_msgTypes[7]
+	mi := &file_sluice_control_v1_control_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -555,7 +628,7 @@ func (x *GetSignalsRequest) String() string {
 func (*GetSignalsRequest) ProtoMessage() {}
 
 func (x *GetSignalsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sluice_control_v1_control_proto_msgTypes[7]
+	mi := &file_sluice_control_v1_control_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -568,7 +641,7 @@ func (x *GetSignalsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSignalsRequest.ProtoReflect.Descriptor instead.
 func (*GetSignalsRequest) Descriptor() ([]byte, []int) {
-	return file_sluice_control_v1_control_proto_rawDescGZIP(), []int{7}
+	return file_sluice_control_v1_control_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *GetSignalsRequest) GetPolicy() string {
@@ -605,7 +678,7 @@ type GetSignalsResponse struct {
 
 func (x *GetSignalsResponse) Reset() {
 	*x = GetSignalsResponse{}
-	mi := &file_sluice_control_v1_control_proto_msgTypes[8]
+	mi := &file_sluice_control_v1_control_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -617,7 +690,7 @@ func (x *GetSignalsResponse) String() string {
 func (*GetSignalsResponse) ProtoMessage() {}
 
 func (x *GetSignalsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sluice_control_v1_control_proto_msgTypes[8]
+	mi := &file_sluice_control_v1_control_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -630,7 +703,7 @@ func (x *GetSignalsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSignalsResponse.ProtoReflect.Descriptor instead.
 func (*GetSignalsResponse) Descriptor() ([]byte, []int) {
-	return file_sluice_control_v1_control_proto_rawDescGZIP(), []int{8}
+	return file_sluice_control_v1_control_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *GetSignalsResponse) GetSignals() []*Signal {
@@ -662,7 +735,7 @@ type WatchSignalsRequest struct {
 
 func (x *WatchSignalsRequest) Reset() {
 	*x = WatchSignalsRequest{}
-	mi := &file_sluice_control_v1_control_proto_msgTypes[9]
+	mi := &file_sluice_control_v1_control_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -674,7 +747,7 @@ func (x *WatchSignalsRequest) String() string {
 func (*WatchSignalsRequest) ProtoMessage() {}
 
 func (x *WatchSignalsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sluice_control_v1_control_proto_msgTypes[9]
+	mi := &file_sluice_control_v1_control_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -687,7 +760,7 @@ func (x *WatchSignalsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchSignalsRequest.ProtoReflect.Descriptor instead.
 func (*WatchSignalsRequest) Descriptor() ([]byte, []int) {
-	return file_sluice_control_v1_control_proto_rawDescGZIP(), []int{9}
+	return file_sluice_control_v1_control_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *WatchSignalsRequest) GetPolicy() string {
@@ -718,14 +791,16 @@ type WatchSignalsResponse struct {
 	// The signals; only in the first message and when they change.
 	Signals []*Signal `protobuf:"bytes,1,rep,name=signals,proto3" json:"signals,omitempty"`
 	// Their readings, oldest first.
-	Frames        []*Frame `protobuf:"bytes,2,rep,name=frames,proto3" json:"frames,omitempty"`
+	Frames []*Frame `protobuf:"bytes,2,rep,name=frames,proto3" json:"frames,omitempty"`
+	// Ticks before these that were gone before they could be sent: the reader is too slow.
+	Missed        uint64 `protobuf:"varint,3,opt,name=missed,proto3" json:"missed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *WatchSignalsResponse) Reset() {
 	*x = WatchSignalsResponse{}
-	mi := &file_sluice_control_v1_control_proto_msgTypes[10]
+	mi := &file_sluice_control_v1_control_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -737,7 +812,7 @@ func (x *WatchSignalsResponse) String() string {
 func (*WatchSignalsResponse) ProtoMessage() {}
 
 func (x *WatchSignalsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sluice_control_v1_control_proto_msgTypes[10]
+	mi := &file_sluice_control_v1_control_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -750,7 +825,7 @@ func (x *WatchSignalsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchSignalsResponse.ProtoReflect.Descriptor instead.
 func (*WatchSignalsResponse) Descriptor() ([]byte, []int) {
-	return file_sluice_control_v1_control_proto_rawDescGZIP(), []int{10}
+	return file_sluice_control_v1_control_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *WatchSignalsResponse) GetSignals() []*Signal {
@@ -767,6 +842,13 @@ func (x *WatchSignalsResponse) GetFrames() []*Frame {
 	return nil
 }
 
+func (x *WatchSignalsResponse) GetMissed() uint64 {
+	if x != nil {
+		return x.Missed
+	}
+	return 0
+}
+
 // GetDynamicConfigRequest names a policy.
 type GetDynamicConfigRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -778,7 +860,7 @@ type GetDynamicConfigRequest struct {
 
 func (x *GetDynamicConfigRequest) Reset() {
 	*x = GetDynamicConfigRequest{}
-	mi := &file_sluice_control_v1_control_proto_msgTypes[11]
+	mi := &file_sluice_control_v1_control_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -790,7 +872,7 @@ func (x *GetDynamicConfigRequest) String() string {
 func (*GetDynamicConfigRequest) ProtoMessage() {}
 
 func (x *GetDynamicConfigRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sluice_control_v1_control_proto_msgTypes[11]
+	mi := &file_sluice_control_v1_control_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -803,7 +885,7 @@ func (x *GetDynamicConfigRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetDynamicConfigRequest.ProtoReflect.Descriptor instead.
 func (*GetDynamicConfigRequest) Descriptor() ([]byte, []int) {
-	return file_sluice_control_v1_control_proto_rawDescGZIP(), []int{11}
+	return file_sluice_control_v1_control_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *GetDynamicConfigRequest) GetPolicy() string {
@@ -826,7 +908,7 @@ type GetDynamicConfigResponse struct {
 
 func (x *GetDynamicConfigResponse) Reset() {
 	*x = GetDynamicConfigResponse{}
-	mi := &file_sluice_control_v1_control_proto_msgTypes[12]
+	mi := &file_sluice_control_v1_control_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -838,7 +920,7 @@ func (x *GetDynamicConfigResponse) String() string {
 func (*GetDynamicConfigResponse) ProtoMessage() {}
 
 func (x *GetDynamicConfigResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sluice_control_v1_control_proto_msgTypes[12]
+	mi := &file_sluice_control_v1_control_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -851,7 +933,7 @@ func (x *GetDynamicConfigResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetDynamicConfigResponse.ProtoReflect.Descriptor instead.
 func (*GetDynamicConfigResponse) Descriptor() ([]byte, []int) {
-	return file_sluice_control_v1_control_proto_rawDescGZIP(), []int{12}
+	return file_sluice_control_v1_control_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *GetDynamicConfigResponse) GetConfig() *structpb.Struct {
@@ -885,7 +967,7 @@ type ConfigKey struct {
 
 func (x *ConfigKey) Reset() {
 	*x = ConfigKey{}
-	mi := &file_sluice_control_v1_control_proto_msgTypes[13]
+	mi := &file_sluice_control_v1_control_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -897,7 +979,7 @@ func (x *ConfigKey) String() string {
 func (*ConfigKey) ProtoMessage() {}
 
 func (x *ConfigKey) ProtoReflect() protoreflect.Message {
-	mi := &file_sluice_control_v1_control_proto_msgTypes[13]
+	mi := &file_sluice_control_v1_control_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -910,7 +992,7 @@ func (x *ConfigKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfigKey.ProtoReflect.Descriptor instead.
 func (*ConfigKey) Descriptor() ([]byte, []int) {
-	return file_sluice_control_v1_control_proto_rawDescGZIP(), []int{13}
+	return file_sluice_control_v1_control_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ConfigKey) GetKey() string {
@@ -954,7 +1036,7 @@ type SetDynamicConfigRequest struct {
 
 func (x *SetDynamicConfigRequest) Reset() {
 	*x = SetDynamicConfigRequest{}
-	mi := &file_sluice_control_v1_control_proto_msgTypes[14]
+	mi := &file_sluice_control_v1_control_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -966,7 +1048,7 @@ func (x *SetDynamicConfigRequest) String() string {
 func (*SetDynamicConfigRequest) ProtoMessage() {}
 
 func (x *SetDynamicConfigRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sluice_control_v1_control_proto_msgTypes[14]
+	mi := &file_sluice_control_v1_control_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -979,7 +1061,7 @@ func (x *SetDynamicConfigRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetDynamicConfigRequest.ProtoReflect.Descriptor instead.
 func (*SetDynamicConfigRequest) Descriptor() ([]byte, []int) {
-	return file_sluice_control_v1_control_proto_rawDescGZIP(), []int{14}
+	return file_sluice_control_v1_control_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *SetDynamicConfigRequest) GetPolicy() string {
@@ -1007,7 +1089,7 @@ type SetDynamicConfigResponse struct {
 
 func (x *SetDynamicConfigResponse) Reset() {
 	*x = SetDynamicConfigResponse{}
-	mi := &file_sluice_control_v1_control_proto_msgTypes[15]
+	mi := &file_sluice_control_v1_control_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1019,7 +1101,7 @@ func (x *SetDynamicConfigResponse) String() string {
 func (*SetDynamicConfigResponse) ProtoMessage() {}
 
 func (x *SetDynamicConfigResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sluice_control_v1_control_proto_msgTypes[15]
+	mi := &file_sluice_control_v1_control_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1032,7 +1114,7 @@ func (x *SetDynamicConfigResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetDynamicConfigResponse.ProtoReflect.Descriptor instead.
 func (*SetDynamicConfigResponse) Descriptor() ([]byte, []int) {
-	return file_sluice_control_v1_control_proto_rawDescGZIP(), []int{15}
+	return file_sluice_control_v1_control_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SetDynamicConfigResponse) GetConfig() *structpb.Struct {
@@ -1053,7 +1135,7 @@ type DeleteDynamicConfigRequest struct {
 
 func (x *DeleteDynamicConfigRequest) Reset() {
 	*x = DeleteDynamicConfigRequest{}
-	mi := &file_sluice_control_v1_control_proto_msgTypes[16]
+	mi := &file_sluice_control_v1_control_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1065,7 +1147,7 @@ func (x *DeleteDynamicConfigRequest) String() string {
 func (*DeleteDynamicConfigRequest) ProtoMessage() {}
 
 func (x *DeleteDynamicConfigRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sluice_control_v1_control_proto_msgTypes[16]
+	mi := &file_sluice_control_v1_control_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1078,7 +1160,7 @@ func (x *DeleteDynamicConfigRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteDynamicConfigRequest.ProtoReflect.Descriptor instead.
 func (*DeleteDynamicConfigRequest) Descriptor() ([]byte, []int) {
-	return file_sluice_control_v1_control_proto_rawDescGZIP(), []int{16}
+	return file_sluice_control_v1_control_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *DeleteDynamicConfigRequest) GetPolicy() string {
@@ -1097,7 +1179,7 @@ type DeleteDynamicConfigResponse struct {
 
 func (x *DeleteDynamicConfigResponse) Reset() {
 	*x = DeleteDynamicConfigResponse{}
-	mi := &file_sluice_control_v1_control_proto_msgTypes[17]
+	mi := &file_sluice_control_v1_control_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1109,7 +1191,7 @@ func (x *DeleteDynamicConfigResponse) String() string {
 func (*DeleteDynamicConfigResponse) ProtoMessage() {}
 
 func (x *DeleteDynamicConfigResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sluice_control_v1_control_proto_msgTypes[17]
+	mi := &file_sluice_control_v1_control_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1122,7 +1204,7 @@ func (x *DeleteDynamicConfigResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteDynamicConfigResponse.ProtoReflect.Descriptor instead.
 func (*DeleteDynamicConfigResponse) Descriptor() ([]byte, []int) {
-	return file_sluice_control_v1_control_proto_rawDescGZIP(), []int{17}
+	return file_sluice_control_v1_control_proto_rawDescGZIP(), []int{18}
 }
 
 // Alert is one alert, from when it fires until it is over.
@@ -1158,7 +1240,7 @@ type Alert struct {
 
 func (x *Alert) Reset() {
 	*x = Alert{}
-	mi := &file_sluice_control_v1_control_proto_msgTypes[18]
+	mi := &file_sluice_control_v1_control_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1170,7 +1252,7 @@ func (x *Alert) String() string {
 func (*Alert) ProtoMessage() {}
 
 func (x *Alert) ProtoReflect() protoreflect.Message {
-	mi := &file_sluice_control_v1_control_proto_msgTypes[18]
+	mi := &file_sluice_control_v1_control_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1183,7 +1265,7 @@ func (x *Alert) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Alert.ProtoReflect.Descriptor instead.
 func (*Alert) Descriptor() ([]byte, []int) {
-	return file_sluice_control_v1_control_proto_rawDescGZIP(), []int{18}
+	return file_sluice_control_v1_control_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Alert) GetId() string {
@@ -1287,7 +1369,7 @@ type ListAlertsRequest struct {
 
 func (x *ListAlertsRequest) Reset() {
 	*x = ListAlertsRequest{}
-	mi := &file_sluice_control_v1_control_proto_msgTypes[19]
+	mi := &file_sluice_control_v1_control_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1299,7 +1381,7 @@ func (x *ListAlertsRequest) String() string {
 func (*ListAlertsRequest) ProtoMessage() {}
 
 func (x *ListAlertsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sluice_control_v1_control_proto_msgTypes[19]
+	mi := &file_sluice_control_v1_control_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1312,7 +1394,7 @@ func (x *ListAlertsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAlertsRequest.ProtoReflect.Descriptor instead.
 func (*ListAlertsRequest) Descriptor() ([]byte, []int) {
-	return file_sluice_control_v1_control_proto_rawDescGZIP(), []int{19}
+	return file_sluice_control_v1_control_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListAlertsRequest) GetPolicy() string {
@@ -1356,7 +1438,7 @@ type ListAlertsResponse struct {
 
 func (x *ListAlertsResponse) Reset() {
 	*x = ListAlertsResponse{}
-	mi := &file_sluice_control_v1_control_proto_msgTypes[20]
+	mi := &file_sluice_control_v1_control_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1368,7 +1450,7 @@ func (x *ListAlertsResponse) String() string {
 func (*ListAlertsResponse) ProtoMessage() {}
 
 func (x *ListAlertsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sluice_control_v1_control_proto_msgTypes[20]
+	mi := &file_sluice_control_v1_control_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1381,7 +1463,7 @@ func (x *ListAlertsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAlertsResponse.ProtoReflect.Descriptor instead.
 func (*ListAlertsResponse) Descriptor() ([]byte, []int) {
-	return file_sluice_control_v1_control_proto_rawDescGZIP(), []int{20}
+	return file_sluice_control_v1_control_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListAlertsResponse) GetAlerts() []*Alert {
@@ -1406,7 +1488,7 @@ const file_sluice_control_v1_control_proto_rawDesc = "" +
 	"\x11GetCircuitRequest\x12\x16\n" +
 	"\x06policy\x18\x01 \x01(\tR\x06policy\"J\n" +
 	"\x12GetCircuitResponse\x124\n" +
-	"\acircuit\x18\x01 \x01(\v2\x1a.sluice.control.v1.CircuitR\acircuit\"\xc5\x02\n" +
+	"\acircuit\x18\x01 \x01(\v2\x1a.sluice.control.v1.CircuitR\acircuit\"\x94\x03\n" +
 	"\aCircuit\x12\x16\n" +
 	"\x06policy\x18\x01 \x01(\tR\x06policy\x12\x12\n" +
 	"\x04hash\x18\x02 \x01(\tR\x04hash\x12)\n" +
@@ -1417,7 +1499,13 @@ const file_sluice_control_v1_control_proto_rawDesc = "" +
 	"\x11last_tick_seconds\x18\a \x01(\x01R\x0flastTickSeconds\x12C\n" +
 	"\n" +
 	"components\x18\b \x03(\v2#.sluice.control.v1.CircuitComponentR\n" +
-	"components\"\xec\x01\n" +
+	"components\x12\x18\n" +
+	"\astopped\x18\t \x01(\tR\astopped\x123\n" +
+	"\anotices\x18\n" +
+	" \x03(\v2\x19.sluice.control.v1.NoticeR\anotices\":\n" +
+	"\x06Notice\x12\x1c\n" +
+	"\tcomponent\x18\x01 \x01(\tR\tcomponent\x12\x12\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\"\xec\x01\n" +
 	"\x10CircuitComponent\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x16\n" +
@@ -1450,10 +1538,11 @@ const file_sluice_control_v1_control_proto_rawDesc = "" +
 	"\x13WatchSignalsRequest\x12\x16\n" +
 	"\x06policy\x18\x01 \x01(\tR\x06policy\x12\x14\n" +
 	"\x05ticks\x18\x02 \x01(\x05R\x05ticks\x12\x10\n" +
-	"\x03all\x18\x03 \x01(\bR\x03all\"}\n" +
+	"\x03all\x18\x03 \x01(\bR\x03all\"\x95\x01\n" +
 	"\x14WatchSignalsResponse\x123\n" +
 	"\asignals\x18\x01 \x03(\v2\x19.sluice.control.v1.SignalR\asignals\x120\n" +
-	"\x06frames\x18\x02 \x03(\v2\x18.sluice.control.v1.FrameR\x06frames\"1\n" +
+	"\x06frames\x18\x02 \x03(\v2\x18.sluice.control.v1.FrameR\x06frames\x12\x16\n" +
+	"\x06missed\x18\x03 \x01(\x04R\x06missed\"1\n" +
 	"\x17GetDynamicConfigRequest\x12\x16\n" +
 	"\x06policy\x18\x01 \x01(\tR\x06policy\"}\n" +
 	"\x18GetDynamicConfigResponse\x12/\n" +
@@ -1523,72 +1612,74 @@ func file_sluice_control_v1_control_proto_rawDescGZIP() []byte {
 	return file_sluice_control_v1_control_proto_rawDescData
 }
 
-var file_sluice_control_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_sluice_control_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_sluice_control_v1_control_proto_goTypes = []any{
 	(*GetCircuitRequest)(nil),           // 0: sluice.control.v1.GetCircuitRequest
 	(*GetCircuitResponse)(nil),          // 1: sluice.control.v1.GetCircuitResponse
 	(*Circuit)(nil),                     // 2: sluice.control.v1.Circuit
-	(*CircuitComponent)(nil),            // 3: sluice.control.v1.CircuitComponent
-	(*Port)(nil),                        // 4: sluice.control.v1.Port
-	(*Signal)(nil),                      // 5: sluice.control.v1.Signal
-	(*Frame)(nil),                       // 6: sluice.control.v1.Frame
-	(*GetSignalsRequest)(nil),           // 7: sluice.control.v1.GetSignalsRequest
-	(*GetSignalsResponse)(nil),          // 8: sluice.control.v1.GetSignalsResponse
-	(*WatchSignalsRequest)(nil),         // 9: sluice.control.v1.WatchSignalsRequest
-	(*WatchSignalsResponse)(nil),        // 10: sluice.control.v1.WatchSignalsResponse
-	(*GetDynamicConfigRequest)(nil),     // 11: sluice.control.v1.GetDynamicConfigRequest
-	(*GetDynamicConfigResponse)(nil),    // 12: sluice.control.v1.GetDynamicConfigResponse
-	(*ConfigKey)(nil),                   // 13: sluice.control.v1.ConfigKey
-	(*SetDynamicConfigRequest)(nil),     // 14: sluice.control.v1.SetDynamicConfigRequest
-	(*SetDynamicConfigResponse)(nil),    // 15: sluice.control.v1.SetDynamicConfigResponse
-	(*DeleteDynamicConfigRequest)(nil),  // 16: sluice.control.v1.DeleteDynamicConfigRequest
-	(*DeleteDynamicConfigResponse)(nil), // 17: sluice.control.v1.DeleteDynamicConfigResponse
-	(*Alert)(nil),                       // 18: sluice.control.v1.Alert
-	(*ListAlertsRequest)(nil),           // 19: sluice.control.v1.ListAlertsRequest
-	(*ListAlertsResponse)(nil),          // 20: sluice.control.v1.ListAlertsResponse
-	nil,                                 // 21: sluice.control.v1.Alert.LabelsEntry
-	(*timestamppb.Timestamp)(nil),       // 22: google.protobuf.Timestamp
-	(*structpb.Struct)(nil),             // 23: google.protobuf.Struct
+	(*Notice)(nil),                      // 3: sluice.control.v1.Notice
+	(*CircuitComponent)(nil),            // 4: sluice.control.v1.CircuitComponent
+	(*Port)(nil),                        // 5: sluice.control.v1.Port
+	(*Signal)(nil),                      // 6: sluice.control.v1.Signal
+	(*Frame)(nil),                       // 7: sluice.control.v1.Frame
+	(*GetSignalsRequest)(nil),           // 8: sluice.control.v1.GetSignalsRequest
+	(*GetSignalsResponse)(nil),          // 9: sluice.control.v1.GetSignalsResponse
+	(*WatchSignalsRequest)(nil),         // 10: sluice.control.v1.WatchSignalsRequest
+	(*WatchSignalsResponse)(nil),        // 11: sluice.control.v1.WatchSignalsResponse
+	(*GetDynamicConfigRequest)(nil),     // 12: sluice.control.v1.GetDynamicConfigRequest
+	(*GetDynamicConfigResponse)(nil),    // 13: sluice.control.v1.GetDynamicConfigResponse
+	(*ConfigKey)(nil),                   // 14: sluice.control.v1.ConfigKey
+	(*SetDynamicConfigRequest)(nil),     // 15: sluice.control.v1.SetDynamicConfigRequest
+	(*SetDynamicConfigResponse)(nil),    // 16: sluice.control.v1.SetDynamicConfigResponse
+	(*DeleteDynamicConfigRequest)(nil),  // 17: sluice.control.v1.DeleteDynamicConfigRequest
+	(*DeleteDynamicConfigResponse)(nil), // 18: sluice.control.v1.DeleteDynamicConfigResponse
+	(*Alert)(nil),                       // 19: sluice.control.v1.Alert
+	(*ListAlertsRequest)(nil),           // 20: sluice.control.v1.ListAlertsRequest
+	(*ListAlertsResponse)(nil),          // 21: sluice.control.v1.ListAlertsResponse
+	nil,                                 // 22: sluice.control.v1.Alert.LabelsEntry
+	(*timestamppb.Timestamp)(nil),       // 23: google.protobuf.Timestamp
+	(*structpb.Struct)(nil),             // 24: google.protobuf.Struct
 }
 var file_sluice_control_v1_control_proto_depIdxs = []int32{
 	2,  // 0: sluice.control.v1.GetCircuitResponse.circuit:type_name -> sluice.control.v1.Circuit
-	22, // 1: sluice.control.v1.Circuit.last_tick:type_name -> google.protobuf.Timestamp
-	3,  // 2: sluice.control.v1.Circuit.components:type_name -> sluice.control.v1.CircuitComponent
-	4,  // 3: sluice.control.v1.CircuitComponent.inputs:type_name -> sluice.control.v1.Port
-	4,  // 4: sluice.control.v1.CircuitComponent.outputs:type_name -> sluice.control.v1.Port
-	22, // 5: sluice.control.v1.Frame.time:type_name -> google.protobuf.Timestamp
-	5,  // 6: sluice.control.v1.GetSignalsResponse.signals:type_name -> sluice.control.v1.Signal
-	6,  // 7: sluice.control.v1.GetSignalsResponse.frames:type_name -> sluice.control.v1.Frame
-	5,  // 8: sluice.control.v1.WatchSignalsResponse.signals:type_name -> sluice.control.v1.Signal
-	6,  // 9: sluice.control.v1.WatchSignalsResponse.frames:type_name -> sluice.control.v1.Frame
-	23, // 10: sluice.control.v1.GetDynamicConfigResponse.config:type_name -> google.protobuf.Struct
-	13, // 11: sluice.control.v1.GetDynamicConfigResponse.keys:type_name -> sluice.control.v1.ConfigKey
-	23, // 12: sluice.control.v1.SetDynamicConfigRequest.config:type_name -> google.protobuf.Struct
-	23, // 13: sluice.control.v1.SetDynamicConfigResponse.config:type_name -> google.protobuf.Struct
-	21, // 14: sluice.control.v1.Alert.labels:type_name -> sluice.control.v1.Alert.LabelsEntry
-	22, // 15: sluice.control.v1.Alert.start_time:type_name -> google.protobuf.Timestamp
-	22, // 16: sluice.control.v1.Alert.end_time:type_name -> google.protobuf.Timestamp
-	22, // 17: sluice.control.v1.Alert.last_time:type_name -> google.protobuf.Timestamp
-	18, // 18: sluice.control.v1.ListAlertsResponse.alerts:type_name -> sluice.control.v1.Alert
-	0,  // 19: sluice.control.v1.ControlService.GetCircuit:input_type -> sluice.control.v1.GetCircuitRequest
-	7,  // 20: sluice.control.v1.ControlService.GetSignals:input_type -> sluice.control.v1.GetSignalsRequest
-	9,  // 21: sluice.control.v1.ControlService.WatchSignals:input_type -> sluice.control.v1.WatchSignalsRequest
-	11, // 22: sluice.control.v1.ControlService.GetDynamicConfig:input_type -> sluice.control.v1.GetDynamicConfigRequest
-	14, // 23: sluice.control.v1.ControlService.SetDynamicConfig:input_type -> sluice.control.v1.SetDynamicConfigRequest
-	16, // 24: sluice.control.v1.ControlService.DeleteDynamicConfig:input_type -> sluice.control.v1.DeleteDynamicConfigRequest
-	19, // 25: sluice.control.v1.ControlService.ListAlerts:input_type -> sluice.control.v1.ListAlertsRequest
-	1,  // 26: sluice.control.v1.ControlService.GetCircuit:output_type -> sluice.control.v1.GetCircuitResponse
-	8,  // 27: sluice.control.v1.ControlService.GetSignals:output_type -> sluice.control.v1.GetSignalsResponse
-	10, // 28: sluice.control.v1.ControlService.WatchSignals:output_type -> sluice.control.v1.WatchSignalsResponse
-	12, // 29: sluice.control.v1.ControlService.GetDynamicConfig:output_type -> sluice.control.v1.GetDynamicConfigResponse
-	15, // 30: sluice.control.v1.ControlService.SetDynamicConfig:output_type -> sluice.control.v1.SetDynamicConfigResponse
-	17, // 31: sluice.control.v1.ControlService.DeleteDynamicConfig:output_type -> sluice.control.v1.DeleteDynamicConfigResponse
-	20, // 32: sluice.control.v1.ControlService.ListAlerts:output_type -> sluice.control.v1.ListAlertsResponse
-	26, // [26:33] is the sub-list for method output_type
-	19, // [19:26] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	23, // 1: sluice.control.v1.Circuit.last_tick:type_name -> google.protobuf.Timestamp
+	4,  // 2: sluice.control.v1.Circuit.components:type_name -> sluice.control.v1.CircuitComponent
+	3,  // 3: sluice.control.v1.Circuit.notices:type_name -> sluice.control.v1.Notice
+	5,  // 4: sluice.control.v1.CircuitComponent.inputs:type_name -> sluice.control.v1.Port
+	5,  // 5: sluice.control.v1.CircuitComponent.outputs:type_name -> sluice.control.v1.Port
+	23, // 6: sluice.control.v1.Frame.time:type_name -> google.protobuf.Timestamp
+	6,  // 7: sluice.control.v1.GetSignalsResponse.signals:type_name -> sluice.control.v1.Signal
+	7,  // 8: sluice.control.v1.GetSignalsResponse.frames:type_name -> sluice.control.v1.Frame
+	6,  // 9: sluice.control.v1.WatchSignalsResponse.signals:type_name -> sluice.control.v1.Signal
+	7,  // 10: sluice.control.v1.WatchSignalsResponse.frames:type_name -> sluice.control.v1.Frame
+	24, // 11: sluice.control.v1.GetDynamicConfigResponse.config:type_name -> google.protobuf.Struct
+	14, // 12: sluice.control.v1.GetDynamicConfigResponse.keys:type_name -> sluice.control.v1.ConfigKey
+	24, // 13: sluice.control.v1.SetDynamicConfigRequest.config:type_name -> google.protobuf.Struct
+	24, // 14: sluice.control.v1.SetDynamicConfigResponse.config:type_name -> google.protobuf.Struct
+	22, // 15: sluice.control.v1.Alert.labels:type_name -> sluice.control.v1.Alert.LabelsEntry
+	23, // 16: sluice.control.v1.Alert.start_time:type_name -> google.protobuf.Timestamp
+	23, // 17: sluice.control.v1.Alert.end_time:type_name -> google.protobuf.Timestamp
+	23, // 18: sluice.control.v1.Alert.last_time:type_name -> google.protobuf.Timestamp
+	19, // 19: sluice.control.v1.ListAlertsResponse.alerts:type_name -> sluice.control.v1.Alert
+	0,  // 20: sluice.control.v1.ControlService.GetCircuit:input_type -> sluice.control.v1.GetCircuitRequest
+	8,  // 21: sluice.control.v1.ControlService.GetSignals:input_type -> sluice.control.v1.GetSignalsRequest
+	10, // 22: sluice.control.v1.ControlService.WatchSignals:input_type -> sluice.control.v1.WatchSignalsRequest
+	12, // 23: sluice.control.v1.ControlService.GetDynamicConfig:input_type -> sluice.control.v1.GetDynamicConfigRequest
+	15, // 24: sluice.control.v1.ControlService.SetDynamicConfig:input_type -> sluice.control.v1.SetDynamicConfigRequest
+	17, // 25: sluice.control.v1.ControlService.DeleteDynamicConfig:input_type -> sluice.control.v1.DeleteDynamicConfigRequest
+	20, // 26: sluice.control.v1.ControlService.ListAlerts:input_type -> sluice.control.v1.ListAlertsRequest
+	1,  // 27: sluice.control.v1.ControlService.GetCircuit:output_type -> sluice.control.v1.GetCircuitResponse
+	9,  // 28: sluice.control.v1.ControlService.GetSignals:output_type -> sluice.control.v1.GetSignalsResponse
+	11, // 29: sluice.control.v1.ControlService.WatchSignals:output_type -> sluice.control.v1.WatchSignalsResponse
+	13, // 30: sluice.control.v1.ControlService.GetDynamicConfig:output_type -> sluice.control.v1.GetDynamicConfigResponse
+	16, // 31: sluice.control.v1.ControlService.SetDynamicConfig:output_type -> sluice.control.v1.SetDynamicConfigResponse
+	18, // 32: sluice.control.v1.ControlService.DeleteDynamicConfig:output_type -> sluice.control.v1.DeleteDynamicConfigResponse
+	21, // 33: sluice.control.v1.ControlService.ListAlerts:output_type -> sluice.control.v1.ListAlertsResponse
+	27, // [27:34] is the sub-list for method output_type
+	20, // [20:27] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_sluice_control_v1_control_proto_init() }
@@ -1596,14 +1687,14 @@ func file_sluice_control_v1_control_proto_init() {
 	if File_sluice_control_v1_control_proto != nil {
 		return
 	}
-	file_sluice_control_v1_control_proto_msgTypes[4].OneofWrappers = []any{}
+	file_sluice_control_v1_control_proto_msgTypes[5].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sluice_control_v1_control_proto_rawDesc), len(file_sluice_control_v1_control_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   22,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
