@@ -10,6 +10,8 @@ import (
 	"unicode/utf8"
 
 	"charm.land/lipgloss/v2"
+
+	"github.com/sluice-project/sluice/internal/cli/screen"
 )
 
 func TestFormatNumber(t *testing.T) {
@@ -19,12 +21,12 @@ func TestFormatNumber(t *testing.T) {
 		1.5e9: "1.5G", 2.5e12: "2.5T", 999.4e12: "999T", 1e15: "1e+15", 1e308: "1e+308",
 		-1: "-1", -0.5: "-0.5", -12_345: "-12.3k", math.Inf(1): "∞", math.Inf(-1): "-∞",
 	} {
-		if got := formatNumber(v); got != want {
+		if got := screen.Number(v); got != want {
 			t.Errorf("%g: got %q, want %q", v, got, want)
 		}
 	}
-	if got := formatNumber(math.NaN()); got != unknown {
-		t.Errorf("NaN: got %q, want %q", got, unknown)
+	if got := screen.Number(math.NaN()); got != screen.Unknown {
+		t.Errorf("NaN: got %q, want %q", got, screen.Unknown)
 	}
 }
 
@@ -36,8 +38,8 @@ func TestFormatRate(t *testing.T) {
 			t.Errorf("%g: got %q, want %q", v, got, want)
 		}
 	}
-	if got := formatRate(reading{}); got != unknown {
-		t.Errorf("unknown: got %q, want %q", got, unknown)
+	if got := formatRate(reading{}); got != screen.Unknown {
+		t.Errorf("screen.Unknown: got %q, want %q", got, screen.Unknown)
 	}
 }
 
@@ -45,15 +47,15 @@ func TestFormatSeconds(t *testing.T) {
 	for v, want := range map[float64]string{
 		0: "0", 0.0004: "0.4ms", 0.0099: "9.9ms", 0.00999: "10ms", 0.5: "500ms", 0.9996: "1.00s", 1.239: "1.24s",
 		59.99: "59.99s", 59.999: "1m00s", 185: "3m05s", 3599.9: "1h00m", 7320: "2h02m", 1e9: "∞", math.Inf(1): "∞",
-		-1: unknown,
+		-1: screen.Unknown,
 	} {
 		if got := formatSeconds(reading{v, true}); got != want {
 			t.Errorf("%g: got %q, want %q", v, got, want)
 		}
 	}
 	for _, r := range []reading{{}, {math.NaN(), true}} {
-		if got := formatSeconds(r); got != unknown {
-			t.Errorf("%v: got %q, want %q", r, got, unknown)
+		if got := formatSeconds(r); got != screen.Unknown {
+			t.Errorf("%v: got %q, want %q", r, got, screen.Unknown)
 		}
 	}
 }
@@ -109,7 +111,7 @@ func TestShorten(t *testing.T) {
 		{"世界世界", 5, "世界…"},
 		{"世界世界", 4, "世…"},
 	} {
-		if got := shorten(test.s, test.width); got != test.want {
+		if got := screen.Shorten(test.s, test.width); got != test.want {
 			t.Errorf("%q in %d cells: got %q, want %q", test.s, test.width, got, test.want)
 		}
 	}
@@ -126,18 +128,18 @@ func FuzzName(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, s string, width int) {
 		width %= 300
-		cleaned := clean(s)
-		if n := utf8.RuneCountInString(cleaned); n > longestName+1 {
-			t.Errorf("%d runes, want at most %d", n, longestName+1)
+		cleaned := screen.Clean(s)
+		if n := utf8.RuneCountInString(cleaned); n > screen.LongestName+1 {
+			t.Errorf("%d runes, want at most %d", n, screen.LongestName+1)
 		}
-		short := shorten(cleaned, width)
+		short := screen.Shorten(cleaned, width)
 		if w := lipgloss.Width(short); w > max(0, width) {
 			t.Errorf("%q is %d cells wide, want at most %d", short, w, width)
 		}
 		if i := strings.IndexFunc(short, func(r rune) bool { return !unicode.IsPrint(r) }); i >= 0 {
 			t.Errorf("%q keeps a rune that is not printable, at %d", short, i)
 		}
-		if filled := pad(short, width, false); width >= 0 && lipgloss.Width(filled) != width {
+		if filled := screen.Pad(short, width, false); width >= 0 && lipgloss.Width(filled) != width {
 			t.Errorf("%q is %d cells wide, want %d", filled, lipgloss.Width(filled), width)
 		}
 	})

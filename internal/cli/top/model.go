@@ -8,6 +8,8 @@ import (
 	tea "charm.land/bubbletea/v2"
 
 	observev1 "github.com/sluice-project/sluice/api/gen/sluice/observe/v1"
+
+	"github.com/sluice-project/sluice/internal/cli/screen"
 )
 
 // model is the live view: Update takes what happened, View draws it. Both are called by one goroutine.
@@ -15,7 +17,7 @@ type model struct {
 	server   string
 	interval time.Duration
 	zone     *time.Location
-	theme    theme
+	theme    screen.Theme
 
 	width, height int
 
@@ -34,7 +36,7 @@ type model struct {
 
 func newModel(server string, interval time.Duration, zone *time.Location, colour bool) model {
 	return model{
-		server: server, interval: interval, zone: zone, theme: newTheme(colour), width: usualWidth, height: usualHeight,
+		server: server, interval: interval, zone: zone, theme: screen.NewTheme(colour), width: usualWidth, height: usualHeight,
 	}
 }
 
@@ -47,7 +49,7 @@ func (m model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 	case tea.WindowSizeMsg:
 		m.width, m.height = msg.Width, msg.Height
 	case tea.BackgroundColorMsg:
-		m.theme = m.theme.on(msg.IsDark())
+		m.theme = m.theme.On(msg.IsDark())
 	case overviewMsg:
 		m.newest = compare(m.last, msg.overview)
 		m.last, m.away = msg.overview, nil

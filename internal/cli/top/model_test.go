@@ -15,6 +15,8 @@ import (
 	"charm.land/lipgloss/v2"
 
 	observev1 "github.com/sluice-project/sluice/api/gen/sluice/observe/v1"
+
+	"github.com/sluice-project/sluice/internal/cli/screen"
 )
 
 // feed gives messages to a model; a string is a key, as tea.Key.String names it.
@@ -250,7 +252,7 @@ func TestColour(t *testing.T) {
 	for _, colour := range []bool{true, false} {
 		for _, background := range []color.Color{nil, color.White, color.Black} {
 			m := newTestModel(140, 40)
-			m.theme = newTheme(colour)
+			m.theme = screen.NewTheme(colour)
 			m = feed(t, m, overviewAt(0), overviewAt(1))
 			if background != nil {
 				m = feed(t, m, tea.BackgroundColorMsg{Color: background})

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	observev1 "github.com/sluice-project/sluice/api/gen/sluice/observe/v1"
+
+	"github.com/sluice-project/sluice/internal/cli/screen"
 )
 
 // printSnapshot waits for two overviews and prints them as text.
@@ -73,7 +75,7 @@ func snapshot(server string, f frame) string {
 // totals sums up a frame in one line.
 func totals(f frame) string {
 	return fmt.Sprintf("%s admitted/s, %s denied/s, %s waiting",
-		formatRate(f.admitRate), formatRate(f.denyRate), formatNumber(float64(f.waiting)))
+		formatRate(f.admitRate), formatRate(f.denyRate), screen.Number(float64(f.waiting)))
 }
 
 // stamp prints when an overview was made.

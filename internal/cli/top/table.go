@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"charm.land/lipgloss/v2"
+
+	"github.com/sluice-project/sluice/internal/cli/screen"
 )
 
 // gap separates columns.
@@ -44,21 +46,8 @@ const (
 type cell struct {
 	text  string
 	value float64 // sorts numbers; fills bars from 0 to 1; NaN: unknown
-	tone  tone
+	tone  screen.Tone
 }
-
-// tone is the meaning of a cell, for its colour.
-type tone uint8
-
-const (
-	plainTone tone = iota
-	dimTone
-	goodTone
-	warnTone
-	badTone
-	headTone
-	focusTone
-)
 
 // table is one pane's content.
 type table struct {
@@ -206,8 +195,8 @@ func (t table) headings(cols []placed, choice int, paint painter) string {
 		if choice > 0 && choice <= len(t.sorts) && t.sorts[choice-1] == c.index {
 			head += "▾"
 		}
-		head = shorten(head, c.width)
-		parts[i] = paint(headTone, pad(head, c.width, c.kind == numberColumn))
+		head = screen.Shorten(head, c.width)
+		parts[i] = paint(screen.Head, screen.Pad(head, c.width, c.kind == numberColumn))
 	}
 	return strings.TrimRight(strings.Join(parts, gap), " ")
 }
@@ -218,7 +207,7 @@ func line(cols []placed, row []cell, paint painter) string {
 	for i, c := range cols {
 		f := row[c.index]
 		if c.kind != barColumn {
-			parts[i] = paint(f.tone, pad(shorten(f.text, c.width), c.width, c.kind == numberColumn))
+			parts[i] = paint(f.tone, screen.Pad(screen.Shorten(f.text, c.width), c.width, c.kind == numberColumn))
 			continue
 		}
 		parts[i] = gauge(f, c, paint)
@@ -229,13 +218,13 @@ func line(cols []placed, row []cell, paint painter) string {
 // gauge is a bar with its text; a text alone when the value is unknown, or when no bar fits.
 func gauge(f cell, c placed, paint painter) string {
 	if math.IsNaN(f.value) {
-		return paint(dimTone, pad(f.text, c.width, false))
+		return paint(screen.Dim, screen.Pad(f.text, c.width, false))
 	}
 	filled, rest := bar(f.value, c.width-1-c.text)
-	return paint(f.tone, filled) + paint(dimTone, rest) + " " + paint(plainTone, pad(f.text, c.text, true))
+	return paint(f.tone, filled) + paint(screen.Dim, rest) + " " + paint(screen.Plain, screen.Pad(f.text, c.text, true))
 }
 
 // painter colours a text by its tone. It must not change its width.
-type painter func(tone, string) string
+type painter func(screen.Tone, string) string
 
-func noPaint(_ tone, s string) string { return s }
+func noPaint(_ screen.Tone, s string) string { return s }

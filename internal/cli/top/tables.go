@@ -7,6 +7,8 @@ import (
 	"math"
 
 	observev1 "github.com/sluice-project/sluice/api/gen/sluice/observe/v1"
+
+	"github.com/sluice-project/sluice/internal/cli/screen"
 )
 
 // pane numbers the tables.
@@ -43,9 +45,9 @@ func pointTable(f frame) table {
 	}
 	for _, p := range f.points {
 		t.rows = append(t.rows, []cell{
-			text(p.GetName()), rateCell(p.admitRate, plainTone), rateCell(p.denyRate, badTone),
-			count(float64(p.GetWaiting()), warnTone), rateCell(p.unmatchedRate, plainTone),
-			count(float64(p.GetAdmitted()), dimTone), count(float64(p.GetDenied()), dimTone),
+			text(p.GetName()), rateCell(p.admitRate, screen.Plain), rateCell(p.denyRate, screen.Bad),
+			count(float64(p.GetWaiting()), screen.Warn), rateCell(p.unmatchedRate, screen.Plain),
+			count(float64(p.GetAdmitted()), screen.Dim), count(float64(p.GetDenied()), screen.Dim),
 		})
 	}
 	return t
@@ -69,8 +71,8 @@ func limiterTable(f frame) table {
 	for _, l := range f.limiters {
 		t.rows = append(t.rows, []cell{
 			text(l.GetPolicy()), text(l.GetComponent()), text(l.GetKind()),
-			rateCell(l.admitRate, plainTone), rateCell(l.denyRate, badTone), limitCell(l.Limiter), inFlight(l.Limiter),
-			count(float64(l.GetAccounts()), plainTone), count(float64(l.GetWaiting()), warnTone),
+			rateCell(l.admitRate, screen.Plain), rateCell(l.denyRate, screen.Bad), limitCell(l.Limiter), inFlight(l.Limiter),
+			count(float64(l.GetAccounts()), screen.Plain), count(float64(l.GetWaiting()), screen.Warn),
 		})
 	}
 	return t
@@ -97,12 +99,12 @@ func workloadTable(f frame) table {
 		longest := reading{w.GetWaitSecondsMax(), true}
 		t.rows = append(t.rows, []cell{
 			text(w.policy), text(w.component), text(w.GetName()),
-			count(float64(w.GetWaiting()), warnTone), count(w.GetWaitingTokens(), plainTone),
-			{formatSeconds(w.meanWait), known(w.meanWait), plainTone},
-			{formatSeconds(longest), known(longest), plainTone},
-			rateCell(w.admitRate, plainTone), rateCell(w.denyRate, badTone),
-			count(w.GetPriority(), plainTone),
-			{formatShare(w.share), known(w.share), focusTone},
+			count(float64(w.GetWaiting()), screen.Warn), count(w.GetWaitingTokens(), screen.Plain),
+			{formatSeconds(w.meanWait), known(w.meanWait), screen.Plain},
+			{formatSeconds(longest), known(longest), screen.Plain},
+			rateCell(w.admitRate, screen.Plain), rateCell(w.denyRate, screen.Bad),
+			count(w.GetPriority(), screen.Plain),
+			{formatShare(w.share), known(w.share), screen.Focus},
 		})
 	}
 	return t
@@ -125,15 +127,15 @@ func accountTable(f frame) table {
 		share := ratio(a.GetUsed(), a.GetLimit())
 		t.rows = append(t.rows, []cell{
 			text(a.GetAccount()), text(a.GetPolicy()), text(a.GetComponent()), text(a.GetKind()),
-			{formatNumber(a.GetUsed()) + "/" + formatNumber(a.GetLimit()), known(share), plainTone},
+			{screen.Number(a.GetUsed()) + "/" + screen.Number(a.GetLimit()), known(share), screen.Plain},
 			{formatShare(share), known(share), fullness(share)},
-			count(float64(a.GetWaiting()), warnTone),
+			count(float64(a.GetWaiting()), screen.Warn),
 		})
 	}
 	return t
 }
 
-func text(s string) cell { return cell{text: clean(s)} }
+func text(s string) cell { return cell{text: screen.Clean(s)} }
 
 // known is the value for sorting and bars.
 func known(r reading) float64 {
@@ -144,19 +146,19 @@ func known(r reading) float64 {
 }
 
 // quiet gives a number its tone only when there is something to see.
-func quiet(v float64, t tone) tone {
+func quiet(v float64, t screen.Tone) screen.Tone {
 	if !(v > 0) {
-		return dimTone
+		return screen.Dim
 	}
 	return t
 }
 
-func rateCell(r reading, t tone) cell {
+func rateCell(r reading, t screen.Tone) cell {
 	return cell{formatRate(r), known(r), quiet(r.value, t)}
 }
 
-func count(v float64, t tone) cell {
-	return cell{formatNumber(v), v, quiet(v, t)}
+func count(v float64, t screen.Tone) cell {
+	return cell{screen.Number(v), v, quiet(v, t)}
 }
 
 // ratio is unknown when the whole is not positive.
@@ -168,16 +170,16 @@ func ratio(part, whole float64) reading {
 }
 
 // fullness warns from 70 %, where queues begin to grow, and is red from 90 %.
-func fullness(r reading) tone {
+func fullness(r reading) screen.Tone {
 	switch {
 	case !r.known:
-		return dimTone
+		return screen.Dim
 	case r.value >= 0.9:
-		return badTone
+		return screen.Bad
 	case r.value >= 0.7:
-		return warnTone
+		return screen.Warn
 	}
-	return goodTone
+	return screen.Good
 }
 
 // fills reports a limiter made of token buckets; the others hold slots.
@@ -188,19 +190,19 @@ func fills(l *observev1.Limiter) bool {
 // limitCell prints what one account may use: slots, or tokens per second and the size of the bucket.
 func limitCell(l *observev1.Limiter) cell {
 	if !fills(l) {
-		return text(formatNumber(l.GetCapacity()))
+		return text(screen.Number(l.GetCapacity()))
 	}
 	rate := formatRate(reading{l.GetFillPerSecond(), true})
-	return text(fmt.Sprintf("%s/s, burst %s", rate, formatNumber(l.GetCapacity())))
+	return text(fmt.Sprintf("%s/s, burst %s", rate, screen.Number(l.GetCapacity())))
 }
 
 // inFlight compares the tokens in flight, which the server sums over all accounts, with the capacity of
 // all accounts. Buckets hold nothing in flight.
 func inFlight(l *observev1.Limiter) cell {
 	if fills(l) {
-		return cell{unknown, math.NaN(), dimTone}
+		return cell{screen.Unknown, math.NaN(), screen.Dim}
 	}
 	whole := l.GetCapacity() * float64(max(1, l.GetAccounts()))
 	share := ratio(l.GetInFlight(), whole)
-	return cell{formatNumber(l.GetInFlight()) + "/" + formatNumber(whole), known(share), fullness(share)}
+	return cell{screen.Number(l.GetInFlight()) + "/" + screen.Number(whole), known(share), fullness(share)}
 }

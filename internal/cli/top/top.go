@@ -23,6 +23,8 @@ import (
 
 	observev1 "github.com/sluice-project/sluice/api/gen/sluice/observe/v1"
 	"github.com/sluice-project/sluice/api/gen/sluice/observe/v1/observev1connect"
+
+	"github.com/sluice-project/sluice/internal/cli/screen"
 )
 
 // Bounds of Config.Interval.
@@ -50,7 +52,7 @@ func (c Config) withDefaults() Config {
 	if c.Interval == 0 {
 		c.Interval = DefaultInterval
 	}
-	c.Server = clean(c.Server)
+	c.Server = screen.Clean(c.Server)
 	return c
 }
 

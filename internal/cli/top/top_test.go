@@ -106,8 +106,8 @@ func TestOnceCannotPrint(t *testing.T) {
 	})
 }
 
-// screen collects output and says when a text came by.
-type screen struct {
+// terminal collects output and says when a text came by.
+type terminal struct {
 	text string
 	seen chan struct{}
 
@@ -116,9 +116,9 @@ type screen struct {
 	once bool
 }
 
-func newScreen(text string) *screen { return &screen{text: text, seen: make(chan struct{})} }
+func newTerminal(text string) *terminal { return &terminal{text: text, seen: make(chan struct{})} }
 
-func (s *screen) Write(p []byte) (int, error) {
+func (s *terminal) Write(p []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.all.Write(p)
@@ -135,7 +135,7 @@ func live(t *testing.T, ctx context.Context, watch watchFunc, text string, act f
 	t.Setenv("TERM", "xterm-256color")
 	in, keys := io.Pipe()
 	defer keys.Close()
-	out, done := newScreen(text), make(chan error, 1)
+	out, done := newTerminal(text), make(chan error, 1)
 	go func() {
 		done <- Run(ctx, Config{Watch: watch, Server: "server", Interactive: true, Out: out, In: in})
 	}()

@@ -8,6 +8,8 @@ import (
 
 	tea "charm.land/bubbletea/v2"
 	"charm.land/lipgloss/v2"
+
+	"github.com/sluice-project/sluice/internal/cli/screen"
 )
 
 // View implements tea.Model.
@@ -51,11 +53,11 @@ func (m model) draw() string {
 }
 
 // paint colours the body: all of it is dim while the data is old.
-func (m model) paint(t tone, s string) string {
-	if m.away != nil && t != focusTone {
-		t = dimTone
+func (m model) paint(t screen.Tone, s string) string {
+	if m.away != nil && t != screen.Focus {
+		t = screen.Dim
 	}
-	return m.theme.paint(t, s)
+	return m.theme.Paint(t, s)
 }
 
 // status is the first line: who, when, how much; or why there is nothing new.
@@ -65,16 +67,16 @@ func (m model) status() string {
 		if m.shown {
 			verb = "reconnecting"
 		}
-		s := fmt.Sprintf("%s to %s… %s", verb, m.server, clean(m.away.Error()))
-		return m.theme.paint(badTone, shorten(s, m.width))
+		s := fmt.Sprintf("%s to %s… %s", verb, m.server, screen.Clean(m.away.Error()))
+		return m.theme.Paint(screen.Bad, screen.Shorten(s, m.width))
 	}
 	if !m.shown {
-		return m.theme.paint(headTone, shorten("connecting to "+m.server+"…", m.width))
+		return m.theme.Paint(screen.Head, screen.Shorten("connecting to "+m.server+"…", m.width))
 	}
-	left, right := shorten(totals(m.frame), m.width), stamp(m.frame.at, m.zone, "15:04:05")
-	tone := dimTone
+	left, right := screen.Shorten(totals(m.frame), m.width), stamp(m.frame.at, m.zone, "15:04:05")
+	tone := screen.Dim
 	if m.paused {
-		right, tone = "paused", warnTone
+		right, tone = "paused", screen.Warn
 	}
 	if long := right + " every " + m.interval.String(); !m.paused && m.width >= fullStatus {
 		right = long
@@ -82,13 +84,13 @@ func (m model) status() string {
 	room := m.width - lipgloss.Width(left) - lipgloss.Width(right) - len(gap)
 	middle := ""
 	if m.width >= fullStatus && room > len(gap) {
-		middle = gap + shorten(m.server, room-len(gap))
+		middle = gap + screen.Shorten(m.server, room-len(gap))
 	}
 	if room < 0 {
 		right = ""
 	}
-	return m.theme.paint(headTone, left) + m.theme.paint(plainTone, middle) +
-		strings.Repeat(" ", max(0, len(gap)+room-lipgloss.Width(middle))) + m.theme.paint(tone, right)
+	return m.theme.Paint(screen.Head, left) + m.theme.Paint(screen.Plain, middle) +
+		strings.Repeat(" ", max(0, len(gap)+room-lipgloss.Width(middle))) + m.theme.Paint(tone, right)
 }
 
 // fullStatus is the width from which the first line names the server and the interval.
@@ -106,12 +108,12 @@ func (m model) name(p pane, visible int) string {
 
 // title is the line above a pane.
 func (m model) title(p pane, visible int) string {
-	name, tone := " "+m.name(p, visible)+" ", dimTone
+	name, tone := " "+m.name(p, visible)+" ", screen.Dim
 	if p == m.focus {
-		tone = focusTone
+		tone = screen.Focus
 	}
 	rule := strings.Repeat("─", max(0, m.width-lipgloss.Width(name)-2))
-	return m.paint(tone, shorten("──"+name+rule, m.width))
+	return m.paint(tone, screen.Shorten("──"+name+rule, m.width))
 }
 
 // shortTitles are the names of the panes on tabs.
@@ -121,9 +123,9 @@ var shortTitles = [panes]string{"Points", "Limiters", "Workloads", "Accounts"}
 func (m model) tabs() string {
 	parts := make([]string, panes)
 	for i, name := range shortTitles {
-		label, tone := fmt.Sprintf("%s %d", name, len(m.tables[i].rows)), dimTone
+		label, tone := fmt.Sprintf("%s %d", name, len(m.tables[i].rows)), screen.Dim
 		if pane(i) == m.focus {
-			label, tone = "["+label+"]", focusTone
+			label, tone = "["+label+"]", screen.Focus
 		}
 		parts[i] = m.paint(tone, label)
 	}
@@ -136,7 +138,7 @@ func (m model) rows(p pane, n int) []string {
 	cols := t.layout(m.width)
 	out := []string{t.headings(cols, m.sorts[p], m.paint)}
 	if len(t.rows) == 0 {
-		out = append(out, m.paint(dimTone, t.empty))
+		out = append(out, m.paint(screen.Dim, t.empty))
 	}
 	for _, r := range t.rows[m.offsets[p]:min(m.offsets[p]+n, len(t.rows))] {
 		out = append(out, line(cols, r, m.paint))
@@ -151,7 +153,7 @@ func (m model) keys() string {
 		pause = "p resume"
 	}
 	keys := []string{"q quit", "tab pane", "↑↓ scroll", "s sort", pause, "? help"}
-	return m.theme.paint(dimTone, shorten(strings.Join(keys, gap), m.width))
+	return m.theme.Paint(screen.Dim, screen.Shorten(strings.Join(keys, gap), m.width))
 }
 
 // helpLines fit 60 x 16.
