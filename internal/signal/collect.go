@@ -248,12 +248,20 @@ func (c *collector) single(f *family, m *metric, counts bool) {
 	}
 }
 
-// reshape ends the series of a metric, to make those for other bounds. When it had none, that costs nothing.
-func (c *collector) reshape(m *metric, now int64, bounds []float64) {
-	for _, s := range m.series {
+// reshape makes the series of a metric for other bounds. Series that it had before go on.
+func (c *collector) reshape(m *metric, bounds []float64, now int64, add func()) {
+	old := m.series
+	m.series, m.bounds = nil, bounds
+	add()
+	for i, s := range m.series {
+		if k := slices.IndexFunc(old, func(o *series) bool { return labels.Equal(o.labels, s.labels) }); k >= 0 {
+			m.series[i] = old[k]
+			old = slices.Delete(old, k, k+1)
+		}
+	}
+	for _, s := range old {
 		c.finish(s, now)
 	}
-	m.series, m.bounds = nil, bounds
 }
 
 // add makes a series of a metric. label is le or quantile, or "".
@@ -285,12 +293,13 @@ func (c *collector) summary(f *family, m *metric, found *dto.Summary, now int64)
 		for i, q := range quantiles {
 			bounds[i] = q.GetQuantile()
 		}
-		c.reshape(m, now, bounds)
-		c.add(f.name+"_sum", m, "", 0, true)
-		c.add(f.name+"_count", m, "", 0, true)
-		for _, b := range bounds {
-			c.add(f.name, m, "quantile", b, false)
-		}
+		c.reshape(m, bounds, now, func() {
+			c.add(f.name+"_sum", m, "", 0, true)
+			c.add(f.name+"_count", m, "", 0, true)
+			for _, b := range bounds {
+				c.add(f.name, m, "quantile", b, false)
+			}
+		})
 	}
 	c.put(m.series[0], now, found.GetSampleSum())
 	c.put(m.series[1], now, float64(found.GetSampleCount()))
@@ -319,13 +328,14 @@ func (c *collector) histogram(f *family, m *metric, found *dto.Histogram, now in
 		for i, b := range buckets {
 			bounds[i] = b.GetUpperBound()
 		}
-		c.reshape(m, now, bounds)
-		c.add(f.name+"_sum", m, "", 0, counts)
-		c.add(f.name+"_count", m, "", 0, counts)
-		c.add(f.name+"_bucket", m, "le", math.Inf(1), counts)
-		for _, b := range bounds {
-			c.add(f.name+"_bucket", m, "le", b, counts)
-		}
+		c.reshape(m, bounds, now, func() {
+			c.add(f.name+"_sum", m, "", 0, counts)
+			c.add(f.name+"_count", m, "", 0, counts)
+			c.add(f.name+"_bucket", m, "le", math.Inf(1), counts)
+			for _, b := range bounds {
+				c.add(f.name+"_bucket", m, "le", b, counts)
+			}
+		})
 	}
 	count := either(found.GetSampleCountFloat(), found.GetSampleCount())
 	c.put(m.series[0], now, found.GetSampleSum())
