@@ -53,12 +53,14 @@ type plan struct {
 	name, summary string
 	scale         float64 // of the clock, when Config.Scale is 0
 	build         func(cfg Config) (*experiment, error)
+	run           func(ctx context.Context, cfg Config) error // instead of build, for demos of another kind
 }
 
 // plans is the table of demos.
 var plans = []plan{
-	{"mistral", "10 users share a language model that serves 2 prompts at a time; paying users go first", 100, newMistral},
-	{"quota", "20 workers share a provider's quota of requests and tokens per minute without a refusal", 10, newQuota},
+	{name: "mistral", summary: "10 users share a language model that serves 2 prompts at a time; paying users go first", scale: 100, build: newMistral},
+	{name: "quota", summary: "20 workers share a provider's quota of requests and tokens per minute without a refusal", scale: 10, build: newQuota},
+	{name: "overload", summary: "a service gets three times the load it can carry; four runs: no policy, a static limit, two that find it", scale: 1, run: runOverload},
 }
 
 // Names lists the demos.
@@ -125,6 +127,9 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	cfg = cfg.withDefaults()
 	p, _ := planOf(cfg.Name)
+	if p.run != nil {
+		return p.run(ctx, cfg)
+	}
 	exp, err := p.build(cfg)
 	if err != nil {
 		return err

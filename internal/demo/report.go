@@ -16,7 +16,10 @@ import (
 //go:embed report.html.tmpl
 var reportText string
 
-var reportTemplate = template.Must(template.New("report").Parse(reportText))
+//go:embed style.html.tmpl
+var styleText string
+
+var reportTemplate = template.Must(template.New("report").Parse(reportText + styleText))
 
 // page is what the template of the report shows.
 type page struct {

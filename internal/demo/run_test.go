@@ -541,7 +541,7 @@ func TestConfigIsChecked(t *testing.T) {
 		cfg  Config
 		want []string
 	}{
-		{Config{}, []string{`demo.name: got "", want one of mistral, quota`, "demo.server: got nothing"}},
+		{Config{}, []string{`demo.name: got "", want one of mistral, quota, overload`, "demo.server: got nothing"}},
 		{Config{Name: "mistral", Server: "x", Scale: -1}, []string{"demo.scale: got -1"}},
 		{Config{Name: "mistral", Server: "x", Scale: math.NaN()}, []string{"demo.scale: got NaN"}},
 		{Config{Name: "quota", Server: "x", Scale: MaxScale + 1}, []string{"demo.scale: got 10001"}},

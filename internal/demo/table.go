@@ -94,7 +94,11 @@ func table(res *Results) string {
 	for _, p := range res.Phases {
 		head.cells = append(head.cells, phaseNames[p.Name])
 	}
-	all := append([]row{head}, rows(res)...)
+	return aligned(append([]row{head}, rows(res)...))
+}
+
+// aligned prints rows in columns.
+func aligned(all []row) string {
 	var widths []int
 	for _, r := range all {
 		for i, c := range append([]string{r.label}, r.cells...) {
