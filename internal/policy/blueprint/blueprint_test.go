@@ -647,6 +647,18 @@ func FuzzRender(f *testing.F) {
 		f.Add(b.Name, string(text))
 	}
 	f.Add("rate-limiting/base", minimal)
+	files, err := filepath.Glob("testdata/*/*.values.yaml")
+	if err != nil || len(files) == 0 {
+		f.Fatalf("found no scenarios: %v", err)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add("load-scheduling/average-latency", string(text))
+		f.Add("service-protection/postgresql", string(text))
+	}
 	f.Fuzz(func(t *testing.T, name, text string) {
 		b, ok := Find(name)
 		if !ok {
