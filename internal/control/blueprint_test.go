@@ -14,6 +14,7 @@ import (
 	"github.com/sluice-project/sluice/internal/control"
 	"github.com/sluice-project/sluice/internal/policy"
 	"github.com/sluice-project/sluice/internal/policy/blueprint"
+	"github.com/sluice-project/sluice/internal/signal"
 )
 
 // hand runs the policy of a values file by hand, one tick a second.
@@ -25,9 +26,14 @@ type hand struct {
 
 func byHand(t *testing.T, values string) *hand {
 	t.Helper()
-	d, err := blueprint.Parse(policy.Source{Text: []byte(values)})
+	d, err := blueprint.Parse(policy.Source{Text: []byte(values), CheckQuery: signal.CheckQuery})
 	if err != nil {
 		t.Fatal(err)
+	}
+	for _, w := range d.Warnings {
+		if strings.Contains(w.Path, "query") {
+			t.Errorf("a query is not PromQL: %v", w)
+		}
 	}
 	p, err := control.Compile(d)
 	if err != nil {

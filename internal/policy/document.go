@@ -29,6 +29,9 @@ type Source struct {
 	// Blueprint is the blueprint whose values Text is, when Text does not say so. Package blueprint reads
 	// it; Parse here refuses it. It may be empty.
 	Blueprint string
+	// CheckQuery says what is wrong with a PromQL query, or nil. A query it objects to is worth a warning: the
+	// server that runs it may know more. It may be nil, and is called concurrently when Parse is.
+	CheckQuery func(query string) error
 	// Text is YAML or JSON, at most strict.MaxBytes.
 	Text []byte
 }
@@ -80,7 +83,11 @@ type Draft struct {
 // fielderr.List with every problem found in doc so far.
 func Finish(doc *strict.Document, src Source, draft Draft) (*Document, error) {
 	name := finalName(doc, src, draft)
-	wiring{doc, draft.Locate, draft.Generated}.checkSignals(&draft.Policy.Circuit)
+	w := wiring{doc, draft.Locate, draft.Generated}
+	w.checkSignals(&draft.Policy.Circuit)
+	if src.CheckQuery != nil {
+		w.checkQueries(draft.Policy.Circuit.Components, "circuit.components", src.CheckQuery)
+	}
 	refused, warnings := doc.Problems()
 	if len(refused) > 0 {
 		return nil, refused

@@ -278,6 +278,50 @@ u.yaml:12:43: circuit.components[7].nested_circuit.components[0].and: warning: n
 	}
 }
 
+// TestQueries: a query that somebody objects to is worth a warning at its place, also inside circuits and in
+// the values of a blueprint.
+func TestQueries(t *testing.T) {
+	objection := func(query string) error {
+		if strings.HasPrefix(query, "sum(") {
+			return nil
+		}
+		return fmt.Errorf("line 1, column 1: no sum in %s", query)
+	}
+	text := `name: q
+circuit:
+  components:
+    - query: {promql: {query_string: sum(up)}}
+    - query: {promql: {query_string: up}}
+    - nested_circuit: {components: [{query: {promql: {query_string: down}}}]}
+`
+	doc, err := policy.Parse(policy.Source{File: "q", Text: []byte(text), CheckQuery: objection})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := `q:5:38: circuit.components[1].query.promql.query_string: warning: line 1, column 1: no sum in up; the signal is invalid as long as this is so
+q:6:69: circuit.components[2].nested_circuit.components[0].query.promql.query_string: warning: line 1, column 1: no sum in down; the signal is invalid as long as this is so`
+	if diff := cmp.Diff(want, doc.Warnings.Error()); diff != "" {
+		t.Errorf("warnings differ (-want +got):\n%s", diff)
+	}
+	values := `blueprint: load-scheduling/promql
+policy:
+  policy_name: x
+  promql_query: up
+  setpoint: 1
+  overload_condition: gt
+  load_scheduling_core: {aiad_load_scheduler: {load_scheduler: {selectors: [{control_point: a}]}}}
+`
+	doc, err = blueprint.Parse(policy.Source{File: "v", Text: []byte(values), CheckQuery: objection})
+	if err != nil || len(doc.Warnings) != 1 || doc.Warnings[0].Path != "policy.promql_query" || doc.Warnings[0].Line != 4 {
+		t.Errorf("got warnings %v, want one at line 4: %v", doc.Warnings, err)
+	}
+	many := "name: m\ncircuit:\n  components:\n" + strings.Repeat("    - query: {promql: {query_string: up}}\n", 300)
+	doc, err = policy.Parse(policy.Source{Text: []byte(many), CheckQuery: objection})
+	if err != nil || len(doc.Warnings) != 10 {
+		t.Errorf("got %d warnings, want 10: %v", len(doc.Warnings), err)
+	}
+}
+
 func TestAdaptiveConcurrency(t *testing.T) {
 	parse := func(parameters string) policy.AdaptiveConcurrencyParameters {
 		doc := mustParse(t, "", []byte("name: a\ncircuit: {components: [{flow_control: {adaptive_concurrency_scheduler: {selectors: [{control_point: a}], concurrency_limiter: {max_inflight_duration: 1s}, alerter: {alert_name: a}, parameters: "+parameters+"}}}]}"))

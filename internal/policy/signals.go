@@ -116,8 +116,28 @@ func (w wiring) checkScope(components []Component, path fielderr.Path, generated
 	w.warnUnused(components, read, path, generated)
 }
 
-// maxUnused is how many components without effect are named; more of them say nothing new.
-const maxUnused = 10
+// maxWarned is how many components of one circuit are named in warnings of a kind; more say nothing new.
+const maxWarned = 10
+
+// checkQueries warns of queries that nobody can evaluate, also in nested circuits.
+func (w wiring) checkQueries(components []Component, path fielderr.Path, check func(string) error) {
+	found := 0
+	for i := range components {
+		c, at := &components[i], path.Index(i)
+		if c.NestedCircuit != nil {
+			w.checkQueries(c.NestedCircuit.Components, at.Field("nested_circuit").Field("components"), check)
+		}
+		if c.Query == nil || c.Query.PromQL == nil || c.Query.PromQL.QueryString == "" || found == maxWarned {
+			continue
+		}
+		if err := check(c.Query.PromQL.QueryString); err != nil {
+			found++
+			w.report(at.Field("query").Field("promql").Field("query_string"), fielderr.Error{
+				Severity: fielderr.Warning, Message: err.Error(), Hint: "the signal is invalid as long as this is so",
+			})
+		}
+	}
+}
 
 // warnUnused warns of components whose signals nobody reads. Signals of actuators and queries are fine
 // alone: people look at them.
@@ -139,7 +159,7 @@ func (w wiring) warnUnused(components []Component, read map[string]bool, path fi
 		if used || kind == "" {
 			continue
 		}
-		if found++; found > maxUnused {
+		if found++; found > maxWarned {
 			return
 		}
 		problem := fielderr.Error{Severity: fielderr.Warning, Message: "no out port is connected", Hint: "this component has no effect; give it a signal or remove it"}
