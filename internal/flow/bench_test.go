@@ -15,6 +15,7 @@ import (
 	"github.com/sluice-project/sluice/internal/label"
 	"github.com/sluice-project/sluice/internal/ledger"
 	"github.com/sluice-project/sluice/internal/limit"
+	"github.com/sluice-project/sluice/internal/setpoint"
 )
 
 func newEngine(tb testing.TB, specs ...*LimiterSpec) *Engine {
@@ -185,5 +186,65 @@ func BenchmarkWaitingFlowMemory(b *testing.B) {
 		runtime.KeepAlive(flows)
 		runtime.KeepAlive(held)
 		cancel()
+	}
+}
+
+// BenchmarkSteer moves one limit of an engine with 1,000 driven limiters and 100,000 accounts.
+func BenchmarkSteer(b *testing.B) {
+	for _, kind := range []Kind{RateLimiter, ConcurrencyScheduler, AdaptiveConcurrencyScheduler, LoadScheduler, Sampler} {
+		b.Run(kind.String(), func(b *testing.B) {
+			var specs []*LimiterSpec
+			for id := ledger.LimiterID(1); id <= 1000; id++ {
+				var s *LimiterSpec
+				switch kind {
+				case RateLimiter:
+					s = driven(rateSpec(id, "cp", "user", label.Equal("n", fmt.Sprint(id)), limit.BucketRule{Interval: time.Second, Continuous: true}), "h")
+				case LoadScheduler:
+					s = loadSpec(id, "cp")
+				case Sampler:
+					s = samplerSpec(id, false)
+				default:
+					s = drivenSlots(kind, id)
+				}
+				specs = append(specs, s)
+			}
+			specs = append(specs, rateSpec(1001, "accounts", "user", label.Expr{}, limit.BucketRule{Capacity: 5, FillAmount: 1, Interval: time.Hour, Continuous: true}))
+			e := newEngine(b, specs...)
+			users, _ := benchKeys()
+			for _, u := range users {
+				start(e, "accounts", "user", u).Free()
+			}
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				n := float64((i/1000+i)%50 + 1)
+				steer(e, ledger.LimiterID(i%1000+1), setpoint.Setpoint{
+					Version: uint64(i), BucketCapacity: n, FillAmount: n, MaxConcurrency: n, LoadMultiplier: n / 50, AcceptPercentage: n,
+				})
+			}
+		})
+	}
+}
+
+// BenchmarkDriven is Start and End at one driven limiter of each kind that is new.
+func BenchmarkDriven(b *testing.B) {
+	for _, s := range []*LimiterSpec{samplerSpec(1, false), drivenSlots(AdaptiveConcurrencyScheduler, 1), loadSpec(1, "cp")} {
+		for _, pass := range []bool{false, true} {
+			b.Run(fmt.Sprintf("%s/pass=%v", s.Kind, pass), func(b *testing.B) {
+				e := newEngine(b, s)
+				steer(e, 1, setpoint.Setpoint{MaxConcurrency: 1e6, LoadMultiplier: 1e6, AcceptPercentage: 100, PassThrough: pass})
+				runStartEnd(b, e, []string{"user"}, nil)
+			})
+		}
+	}
+}
+
+// BenchmarkObserve reads what control reads on every tick.
+func BenchmarkObserve(b *testing.B) {
+	e := newEngine(b, drivenSlots(AdaptiveConcurrencyScheduler, 1))
+	ref := setpoint.Ref{Policy: "policy-1", Component: "root.0"}
+	var o setpoint.Observation
+	b.ReportAllocs()
+	for b.Loop() {
+		e.Observe(ref, &o)
 	}
 }

@@ -515,9 +515,15 @@ func TestObservations(t *testing.T) {
 		flows[0].End(Outcome{})                                // 300 ms, measured
 		flows[1].End(Outcome{Duration: 50 * time.Millisecond}) // as reported
 		token := flows[2].Seal(nil)                            // ended by token
-		flows[2].Free()                                        //
+		flows[2].Free()
 		if _, err := e.EndToken(token, &Outcome{Failed: true, Duration: 2 * time.Second}); err != nil {
 			t.Fatal(err)
+		}
+		for _, b := range e.limiterOf(1).workloadBins() { // a, b, a
+			var n binTotals
+			if n.add(b); b.name == "a" && n.ended != 2 || b.name == "b" && n.ended != 1 {
+				t.Errorf("%d flows of workload %s ended", n.ended, b.name)
+			}
 		}
 		o = observe(t, e, 1)
 		if o.Ended != 3 || o.Failed != 1 || math.Abs(o.DurationSum-2.35) > 1e-9 || math.Abs(o.DurationMin-0.05) > 1e-9 || o.InFlight != 1 || o.InFlightPeak != 4 {

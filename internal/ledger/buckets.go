@@ -18,10 +18,49 @@ type memoryBuckets struct {
 	// sharing tells that keys may have been charged to the shared account since it was full last. It is
 	// set while their shards are locked, and cleared while the shared account's is.
 	sharing atomic.Bool
-	rules   [shardCount]*limit.BucketRule // each needs the lock of its shard
+	rules   [shardCount]*bucketRules // each needs the lock of its shard
 
 	mu   sync.Mutex // locked before shards
 	rule limit.BucketRule
+}
+
+// bucketRules are the rule in force and those before it under which buckets may still have to be accounted
+// for: a change of rule is as cheap as that, and each bucket catches up when it is asked for next, or when
+// Run comes by. Immutable.
+type bucketRules struct {
+	limit.BucketRule
+	since limit.Instant // when it replaced older
+	older *bucketRules  // nil: every bucket has caught up with this rule
+	depth int
+	// ripe is from when on no bucket has a FilledAt in the future: an older rule delayed the initial fill.
+	ripe limit.Instant
+}
+
+// maxRules bounds the rules a bucket may have to catch up with: the next change visits all buckets.
+const maxRules = 256
+
+// catchUp accounts for what filled under older rules.
+func (r *bucketRules) catchUp(b *limit.Bucket) {
+	if r.older == nil || b.FilledAt == 0 || b.FilledAt >= r.since {
+		return
+	}
+	r.older.catchUp(b)
+	b.Rebase(&r.older.BucketRule, &r.BucketRule, r.since)
+}
+
+// replaced returns the rules after a change, or nil when buckets have to be visited: only in a bucket that
+// fills steadily does FilledAt tell under which rules it has been.
+func (r *bucketRules) replaced(rule *limit.BucketRule, now limit.Instant) *bucketRules {
+	steady := r.Continuous && rule.Continuous && !r.DelayInitialFill && !rule.DelayInitialFill
+	if !steady || r.depth >= maxRules || now < r.ripe {
+		return nil
+	}
+	return &bucketRules{BucketRule: *rule, since: max(now, r.since), older: r, depth: r.depth + 1, ripe: r.ripe}
+}
+
+// alone are the rules once every bucket has caught up.
+func (r *bucketRules) alone() *bucketRules {
+	return &bucketRules{BucketRule: r.BucketRule, since: r.since}
 }
 
 // overflowKey is the account that new keys share when there is no room for their own. A key that gets
@@ -35,8 +74,9 @@ func (m *Memory) Buckets(id LimiterID, rule limit.BucketRule) Buckets {
 	set := m.buckets[id]
 	if set == nil {
 		set = &memoryBuckets{m: m, id: id, rule: rule}
+		first := &bucketRules{BucketRule: rule}
 		for i := range set.rules {
-			set.rules[i] = &rule
+			set.rules[i] = first
 		}
 		found := m.takeFound(id, typBucket)
 		set.count.Store(found.count.Load())
@@ -58,14 +98,26 @@ func (b *memoryBuckets) Configure(rule limit.BucketRule) {
 		return
 	}
 	b.rule = rule
+	now := b.m.Now()
+	var was, next *bucketRules // most often the same for all shards
 	for i := range b.m.shards {
-		b.configureShard(&b.m.shards[i], &rule)
+		s := &b.m.shards[i]
+		s.mu.Lock()
+		if old := b.rules[i]; old != was || next == nil {
+			was, next = old, old.replaced(&rule, now)
+		}
+		if next != nil {
+			b.rules[i] = next
+		} else {
+			b.visitLocked(s, &rule)
+		}
+		s.mu.Unlock()
 	}
+	b.m.behind.Store(true)
 }
 
-func (b *memoryBuckets) configureShard(s *shard, rule *limit.BucketRule) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+// visitLocked puts a rule into force for every bucket of a shard. REQUIRES s.mu.
+func (b *memoryBuckets) visitLocked(s *shard, rule *limit.BucketRule) {
 	old, now := b.rules[s.number], b.m.Now()
 	for _, e := range s.table.entries {
 		if e == 0 {
@@ -74,11 +126,54 @@ func (b *memoryBuckets) configureShard(s *shard, rule *limit.BucketRule) {
 		r := b.m.arena.at(uint32(e))
 		if r.typ == typBucket && r.limiter == uint64(b.id) {
 			bucket := r.bucket()
-			bucket.Rebase(old, rule, now)
+			old.catchUp(&bucket)
+			bucket.Rebase(&old.BucketRule, rule, now)
 			r.setBucket(bucket)
 		}
 	}
-	b.rules[s.number] = rule
+	ripe := old.ripe
+	if old.DelayInitialFill {
+		ripe = max(ripe, now.Add(old.TimeToFill()))
+	}
+	b.rules[s.number] = &bucketRules{BucketRule: *rule, since: now, ripe: ripe}
+}
+
+// catchUpAll makes every bucket catch up with its rule, so that the file says what is there.
+func (m *Memory) catchUpAll() {
+	if !m.behind.Swap(false) {
+		return
+	}
+	for i := range m.shards {
+		s := &m.shards[i]
+		s.mu.Lock()
+		m.catchUpLocked(s)
+		s.mu.Unlock()
+	}
+}
+
+// catchUpLocked REQUIRES s.mu.
+func (m *Memory) catchUpLocked(s *shard) {
+	m.setsMu.RLock()
+	defer m.setsMu.RUnlock()
+	for _, e := range s.table.entries {
+		if e == 0 {
+			continue
+		}
+		r := m.arena.at(uint32(e))
+		if r.typ != typBucket {
+			continue
+		}
+		if set := m.buckets[LimiterID(r.limiter)]; set != nil && set.rules[s.number].older != nil {
+			bucket := r.bucket()
+			set.rules[s.number].catchUp(&bucket)
+			r.setBucket(bucket)
+		}
+	}
+	for _, set := range m.buckets {
+		if rules := set.rules[s.number]; rules.older != nil {
+			set.rules[s.number] = rules.alone()
+		}
+	}
 }
 
 // Take implements Buckets. It never returns an error unless there is no room even for a shared account.
@@ -121,9 +216,12 @@ func (b *memoryBuckets) createLocked(s *shard, h uint64, key string) uint32 {
 }
 
 func (b *memoryBuckets) chargeLocked(s *shard, i uint32, n float64, now limit.Instant) Charge {
-	rule, r := b.rules[s.number], b.m.arena.at(i)
+	rules, r := b.rules[s.number], b.m.arena.at(i)
+	rule := &rules.BucketRule
 	c := Charge{Limit: rule.Capacity}
 	bucket := r.bucket()
+	rules.catchUp(&bucket)
+	now = max(now, rules.since) // who read the clock before the rule changed came after it
 	c.Wait, c.OK = bucket.Take(rule, now, n)
 	r.setBucket(bucket)
 	if c.OK {
@@ -150,8 +248,9 @@ func (b *memoryBuckets) shared(h uint64, key string, now limit.Instant, f func(s
 	over, _ := m.findLocked(so, ho, typBucket, b.id, overflowKey)
 	if over != noRecord {
 		start = m.arena.at(over).bucket()
-		start.Rebase(b.rules[so.number], b.rules[s.number], now) // a Configure may be half done
-		if start.Full(b.rules[s.number], now) {
+		b.rules[so.number].catchUp(&start)
+		start.Rebase(&b.rules[so.number].BucketRule, &b.rules[s.number].BucketRule, now) // a Configure may be half done
+		if start.Full(&b.rules[s.number].BucketRule, now) {
 			start = limit.Bucket{}
 		}
 	}
@@ -200,8 +299,9 @@ func (b *memoryBuckets) Give(key string, n float64, now limit.Instant) {
 
 func (b *memoryBuckets) giveLocked(s *shard, i uint32, n float64, now limit.Instant) {
 	r := b.m.arena.at(i)
-	bucket := r.bucket()
-	bucket.Give(b.rules[s.number], now, n)
+	rules, bucket := b.rules[s.number], r.bucket()
+	rules.catchUp(&bucket)
+	bucket.Give(&rules.BucketRule, max(now, rules.since), n)
 	r.setBucket(bucket)
 }
 
@@ -216,7 +316,8 @@ func (b *memoryBuckets) Level(key string, now limit.Instant) Charge {
 	c := Charge{Limit: rule.Capacity, Remaining: rule.Capacity}
 	if i, _ := m.findLocked(s, h, typBucket, b.id, key); i != noRecord {
 		bucket := m.arena.at(i).bucket()
-		c.Remaining = max(0, bucket.Level(rule, now))
+		rule.catchUp(&bucket)
+		c.Remaining = max(0, bucket.Level(&rule.BucketRule, now))
 	}
 	return c
 }

@@ -51,6 +51,7 @@ type Memory struct {
 	base    limit.Instant
 	serial  atomic.Uint64
 	shared  atomic.Uint64 // takes charged to a shared overflow account
+	behind  atomic.Bool   // some buckets may have to catch up with their rule
 	setsMu  sync.RWMutex
 	buckets map[LimiterID]*memoryBuckets
 	slots   map[LimiterID]*memorySlots
@@ -350,7 +351,8 @@ func (m *Memory) forgettable(s *shard, r *record, now limit.Instant) bool {
 			return false // the limiter may be announced later; Forget drops it for good
 		}
 		b := r.bucket()
-		return b.Full(set.rules[s.number], now)
+		set.rules[s.number].catchUp(&b)
+		return b.Full(&set.rules[s.number].BucketRule, now)
 	}
 	return false
 }
@@ -368,7 +370,7 @@ func (m *Memory) countAccount(r *record, delta int64) {
 	}
 }
 
-// Run forgets idle accounts and writes the file to disk, about every second, until ctx ends. Without it
+// Run forgets idle accounts, brings buckets up to date with changed rules, and writes the file to disk, about every second, until ctx ends. Without it
 // nothing is lost when the process is killed, but a power failure would lose more.
 func (m *Memory) Run(ctx context.Context) error {
 	tick := time.NewTicker(time.Second)
@@ -379,6 +381,7 @@ func (m *Memory) Run(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
+		m.catchUpAll()
 		for i := range m.shards {
 			s := &m.shards[i]
 			s.mu.Lock()
@@ -438,7 +441,10 @@ func (m *Memory) forgetLocked(s *shard, id LimiterID) {
 }
 
 // Close implements Authority.
-func (m *Memory) Close() error { return m.arena.close(m.Now()) }
+func (m *Memory) Close() error {
+	m.catchUpAll()
+	return m.arena.close(m.Now())
+}
 
 // SharedTakes counts takes that were charged to a shared account for want of room.
 func (m *Memory) SharedTakes() uint64 { return m.shared.Load() }
@@ -477,8 +483,9 @@ func (m *Memory) read(s *shard, r *record, now limit.Instant) (Account, bool) {
 			return acc, false
 		}
 		rule, b := set.rules[s.number], r.bucket()
+		rule.catchUp(&b)
 		acc.Kind, acc.Limit = KindBucket, rule.Capacity
-		acc.Used = rule.Capacity - b.Level(rule, now)
+		acc.Used = rule.Capacity - b.Level(&rule.BucketRule, now)
 	case typSlots:
 		set := m.slots[acc.Limiter]
 		if set == nil {
