@@ -4,12 +4,16 @@ package control
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
 
 	"github.com/sluice-project/sluice/internal/fielderr"
 )
+
+// ErrNotKept is returned when dynamic configuration cannot be stored or deleted; nothing has changed then.
+var ErrNotKept = errors.New("the store failed")
 
 // checkKeys refuses keys that no component reads.
 func (p *Program) checkKeys(config map[string]any) error {
@@ -138,7 +142,7 @@ func (r *Runtime) SetConfig(ctx context.Context, policy string, config map[strin
 			r.mu.Lock()
 			u.ignored = u.configure(r.configs[policy])
 			r.mu.Unlock()
-			return fmt.Errorf("policy %q: its dynamic configuration cannot be kept, so nothing has changed: %w", policy, err)
+			return fmt.Errorf("policy %q: its dynamic configuration cannot be kept, so nothing has changed: %w: %w", policy, ErrNotKept, err)
 		}
 	}
 	r.configs[policy] = config
@@ -163,7 +167,7 @@ func (r *Runtime) DeleteConfig(ctx context.Context, policy string) error {
 	defer r.changing.Unlock()
 	if r.config.Store != nil {
 		if err := r.config.Store.DeleteDynamicConfig(ctx, policy); err != nil {
-			return fmt.Errorf("policy %q: its dynamic configuration cannot be deleted: %w", policy, err)
+			return fmt.Errorf("policy %q: its dynamic configuration cannot be deleted: %w: %w", policy, ErrNotKept, err)
 		}
 	}
 	delete(r.configs, policy)

@@ -14,6 +14,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	dto "github.com/prometheus/client_model/go"
+
 	"github.com/sluice-project/sluice/internal/alert"
 	"github.com/sluice-project/sluice/internal/setpoint"
 	"github.com/sluice-project/sluice/internal/signal"
@@ -136,7 +138,12 @@ type running struct {
 	stack    []byte
 	ignored  []Notice // about dynamic configuration
 	history  history
+	sent     uint64  // setpoints
 	tallies  []tally // by signal
+
+	// Set before it runs.
+	labels   []*dto.LabelPair
+	exported []exported
 }
 
 // New returns a Runtime without policies.
@@ -208,6 +215,7 @@ func (r *Runtime) start(ctx context.Context, p *Program) (*running, error) {
 		return nil, err
 	}
 	u := &running{unit: unit, tallies: make([]tally, len(p.signals))}
+	u.label()
 	u.history = newHistory(len(p.signals), r.config.HistoryTicks, &r.budget)
 	if r.config.Signals == nil {
 		u.subscribeError = u.subscribe(func(signal.Query) (Subscription, error) { return nil, errNoSignals })
@@ -407,6 +415,7 @@ func (r *Runtime) tickOne(u *running) {
 		u.tallies[i].add(v)
 	}
 	r.setpoints = u.steer(u.at, r.setpoints)
+	u.sent += uint64(len(r.setpoints) - setpoints)
 	r.events = u.alerts(u.at, r.events)
 	u.last, u.took = u.at, time.Since(start)
 	u.tookSum += u.took

@@ -116,7 +116,7 @@ func (x *composite) scaleIn(c *policy.ScaleInController, n string, actual circui
 
 // propose makes a whole number of what a controller proposes: the replicas there are when it has nothing to
 // say.
-func (x *composite) propose(proposed circuit.Signal, direction, n, operator string, actual circuit.In, alerter *policy.AlerterParameters) circuit.In { //nolint:revive // six of one controller
+func (x *composite) propose(proposed circuit.Signal, direction, n, operator string, actual circuit.In, alerter *policy.AlerterParameters) circuit.In {
 	known := x.list("first_valid", component.FirstValid{}, x.private(direction+"_OR_ACTUAL_"+n), read(proposed), actual)
 	whole := read(x.unary("ceil", read(known), x.private(direction+"_PROPOSAL_"+n)))
 	x.alert(x.decide(whole, operator, actual, x.private(direction+"_PROPOSED_"+n)), alerter, "auto_scaler")
