@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/sluice-project/sluice/internal/label"
+	"github.com/sluice-project/sluice/internal/ledger"
 	"github.com/sluice-project/sluice/internal/limit"
 	"github.com/sluice-project/sluice/internal/setpoint"
 )
@@ -320,14 +321,7 @@ func TestLoadSchedulerTakesTokensBack(t *testing.T) {
 	})
 }
 
-func (e *Engine) limiterOf(id uint64) *limiter {
-	for lid, l := range *e.limiters.Load() {
-		if uint64(lid) == id {
-			return l
-		}
-	}
-	return nil
-}
+func (e *Engine) limiterOf(id ledger.LimiterID) *limiter { return (*e.limiters.Load())[id] }
 
 // TestLoadRate compares the measured rate with counting by hand, over random arrivals.
 func TestLoadRate(t *testing.T) {
@@ -432,8 +426,8 @@ func TestNothingLeaksOverNewStages(t *testing.T) {
 		if ran < 200 {
 			t.Fatalf("only %d flows ran: the test shows too little", ran)
 		}
-		for _, id := range []uint64{3, 4} {
-			if n := inFlight(t, e, e.limiterOf(id).id); n != 0 {
+		for _, id := range []ledger.LimiterID{3, 4} {
+			if n := observe(t, e, id).InFlight; n != 0 {
 				t.Errorf("limiter %d: %v slots leaked", id, n)
 			}
 		}

@@ -134,8 +134,12 @@ func (e *Engine) topAccounts(n int) []AccountOverview {
 	limiters := *e.limiters.Load()
 	var top fullest
 	lister.Each(func(a ledger.Account) {
-		if a.Limit <= 0 || a.Used <= 0 || limiters[a.Limiter] == nil {
+		l := limiters[a.Limiter]
+		if a.Limit <= 0 || a.Used <= 0 || l == nil {
 			return
+		}
+		if spec := l.spec.Load(); spec.Driven && spec.PassThrough {
+			return // there is no limit to be close to
 		}
 		share := a.Used / a.Limit
 		if len(top) < n {

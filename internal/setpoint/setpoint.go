@@ -54,7 +54,9 @@ type Observation struct {
 	Accepted, Rejected uint64
 	// IncomingTokens, AcceptedTokens and RejectedTokens count tokens asked for.
 	IncomingTokens, AcceptedTokens, RejectedTokens float64
-	// Ended counts admitted flows that have ended, Failed those among them whose work failed.
+	// Ended counts admitted flows that have ended, Failed those among them whose work failed. These and what
+	// follows are known of actuators that schedule; the durations, DurationMin and InFlightPeak only of limits
+	// that find themselves, for which InFlight is known also while everything passes.
 	Ended, Failed uint64
 	// DurationSum is the sum of the work of the ended flows, in seconds, without their time in queues.
 	DurationSum float64

@@ -182,13 +182,25 @@ func fullness(r reading) screen.Tone {
 	return screen.Good
 }
 
-// fills reports a limiter made of token buckets; the others hold slots.
+// fills reports a limiter made of token buckets; the others hold slots, or sample.
 func fills(l *observev1.Limiter) bool {
-	return l.GetKind() == "rate_limiter" || l.GetKind() == "quota_scheduler"
+	switch l.GetKind() {
+	case "rate_limiter", "quota_scheduler", "load_scheduler":
+		return true
+	}
+	return false
+}
+
+// samples reports a limiter without accounts.
+func samples(l *observev1.Limiter) bool {
+	return l.GetKind() == "sampler" || l.GetKind() == "load_ramp"
 }
 
 // limitCell prints what one account may use: slots, or tokens per second and the size of the bucket.
 func limitCell(l *observev1.Limiter) cell {
+	if samples(l) {
+		return cell{screen.Unknown, math.NaN(), screen.Dim}
+	}
 	if !fills(l) {
 		return text(screen.Number(l.GetCapacity()))
 	}
@@ -197,9 +209,9 @@ func limitCell(l *observev1.Limiter) cell {
 }
 
 // inFlight compares the tokens in flight, which the server sums over all accounts, with the capacity of
-// all accounts. Buckets hold nothing in flight.
+// all accounts. Buckets hold nothing in flight, nor do samplers.
 func inFlight(l *observev1.Limiter) cell {
-	if fills(l) {
+	if fills(l) || samples(l) {
 		return cell{screen.Unknown, math.NaN(), screen.Dim}
 	}
 	whole := l.GetCapacity() * float64(max(1, l.GetAccounts()))
