@@ -10,10 +10,18 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/metadata"
 	"github.com/prometheus/prometheus/storage"
+)
+
+// Bounds on the labels of series of others.
+const (
+	mostLabels = 64
+	mostName   = 512  // bytes
+	mostValue  = 4096 // bytes
 )
 
 // Refused counts samples of a batch that were not kept although the batch was.
@@ -22,28 +30,31 @@ type Refused struct {
 	Limit int
 	// Reserved is samples of series that Sluice keeps itself.
 	Reserved int
-	// Series is one of them.
-	Series string
+	// Invalid is samples that no series can have: without a name, with too many or too long labels, histograms
+	// that do not add up.
+	Invalid int
+	// Time is samples that are too old, too new, or there with another value.
+	Time int
+	// First is the reason for the first of them, for people.
+	First string
 }
 
 // Total counts all of them.
-func (r Refused) Total() int { return r.Limit + r.Reserved }
+func (r Refused) Total() int { return r.Limit + r.Reserved + r.Invalid + r.Time }
 
-// Err says it to who sent them; nil when none was refused.
+// Err says it to who sent them; nil when none was refused. Sending them again is no use.
 func (r Refused) Err() error {
-	switch {
-	case r.Limit > 0:
-		return fmt.Errorf("%d samples were refused, such as of %s: they would be new series, and the server keeps no more; send fewer, or set signals.max_series higher", r.Total(), r.Series)
-	case r.Reserved > 0:
-		return fmt.Errorf("%d samples were refused, such as of %s: Sluice keeps series of this name or with job=%q itself; rename or drop them before they are sent", r.Total(), r.Series, Job)
-	default:
+	if r.Total() == 0 {
 		return nil
 	}
+	return fmt.Errorf("%d samples were refused and the others kept; the first: %s", r.Total(), r.First)
 }
 
-// Appender takes a batch of samples of others. It refuses, without an error, samples of new series when
-// there are too many and of series that Sluice keeps itself (see Refused). Samples from the future are
-// storage.ErrOutOfBounds. Use it from one goroutine, and end it with Commit or Rollback.
+// Appender takes a batch of samples of others. It is not safe for concurrent use, and ends with Commit or
+// Rollback.
+//
+// Samples that cannot be kept are refused: counted (see Refused), and no error, so that one does not lose all
+// others. Only what is wrong with the time of a scraped sample is an error: package scrape counts it.
 type Appender struct {
 	service *Service
 	source  Source
@@ -85,46 +96,102 @@ func (a *Appender) Append(ref storage.SeriesRef, ls labels.Labels, st, t int64, 
 	}
 	name := ls.Get(labels.MetricName)
 	if ls.Get("job") == Job || a.service.names.own(name) {
-		a.refuse(&a.refused.Reserved, "reserved", ls)
+		a.refuse(&a.refused.Reserved, "reserved", fmt.Sprintf("%s: Sluice keeps series of this name, or with job=%q, itself; rename or drop it before it is sent", shorten(ls), Job))
 		return 0, nil
 	}
-	if t > a.latest {
-		a.service.metrics.refused.WithLabelValues(string(a.source), "time").Inc()
-		return 0, fmt.Errorf("%w: the sample is of %s, more than %v ahead of the server's clock", storage.ErrOutOfBounds, time.UnixMilli(t).UTC().Format(time.RFC3339), ahead)
+	if problem := badLabels(ls); problem != "" && ref == 0 {
+		a.refuse(&a.refused.Invalid, "invalid", problem)
+		return 0, nil
 	}
+	var err error
 	o.Exemplars = nil // not kept
-	ref, err := a.next.Append(ref, ls, st, t, v, h, fh, o)
+	if t > a.latest {
+		err = fmt.Errorf("%w: more than %v ahead of the server's clock", storage.ErrOutOfBounds, ahead)
+	} else {
+		err = reduce(h, fh)
+		if err == nil {
+			ref, err = a.next.Append(ref, ls, st, t, v, h, fh, o)
+		}
+	}
 	switch {
 	case err == nil:
 		a.count++
 		a.note(name, o)
 		return ref, nil
 	case errors.Is(err, errTooMany):
-		a.refuse(&a.refused.Limit, "limit", ls)
-		return 0, nil
+		a.refuse(&a.refused.Limit, "limit", shorten(ls)+": it would be a new series, and there are as many as the server keeps; send fewer, or set signals.max_series higher")
+		a.service.tooMany.warn(a.service.config.Logger, "new time series are refused: there are too many",
+			"most", a.service.config.MaxSeries, "source", string(a.source), "series", shorten(ls))
 	case OutOfTime(err):
-		a.service.metrics.refused.WithLabelValues(string(a.source), "time").Inc()
+		a.refuse(&a.refused.Time, "time", fmt.Sprintf("%s at %s: %v", shorten(ls), time.UnixMilli(t).UTC().Format(time.RFC3339), err))
+		if a.source == SourceScrape {
+			return 0, err
+		}
+	case isA[histogram.Error](err):
+		a.refuse(&a.refused.Invalid, "invalid", fmt.Sprintf("%s: %v", shorten(ls), err))
+	default:
+		return 0, err
 	}
-	return ref, err
+	return 0, nil
 }
 
-// OutOfTime reports whether a sample was refused because it is too old, too new, or there twice: sending it
-// again is no use.
+// reduce makes a histogram as coarse as the database can keep it.
+func reduce(h *histogram.Histogram, fh *histogram.FloatHistogram) error {
+	if h != nil && histogram.IsExponentialSchemaReserved(h.Schema) && h.Schema > histogram.ExponentialSchemaMax {
+		return h.ReduceResolution(histogram.ExponentialSchemaMax)
+	}
+	if fh != nil && histogram.IsExponentialSchemaReserved(fh.Schema) && fh.Schema > histogram.ExponentialSchemaMax {
+		return fh.ReduceResolution(histogram.ExponentialSchemaMax)
+	}
+	return nil
+}
+
+// badLabels is what is wrong with the labels of a series; "": nothing.
+func badLabels(ls labels.Labels) string {
+	longest := 0
+	ls.Range(func(l labels.Label) {
+		if len(l.Name) > mostName || len(l.Value) > mostValue {
+			longest = max(longest, len(l.Name), len(l.Value))
+		}
+	})
+	switch name, twice := ls.HasDuplicateLabelNames(); {
+	case longest > 0:
+		return fmt.Sprintf("%s: a label with %d bytes, want at most %d in a name and %d in a value", shorten(ls), longest, mostName, mostValue)
+	case !ls.Has(labels.MetricName):
+		return shorten(ls) + ": a series without a name"
+	case ls.Len() > mostLabels:
+		return fmt.Sprintf("%s: %d labels, want at most %d", shorten(ls), ls.Len(), mostLabels)
+	case twice:
+		return fmt.Sprintf("%s: the label %q is there twice", shorten(ls), name)
+	case !ls.IsValid(model.UTF8Validation):
+		return shorten(ls) + ": a name that is empty or text that is no UTF-8"
+	}
+	return ""
+}
+
+// shorten prints labels for people.
+func shorten(ls labels.Labels) string {
+	const most = 500
+	text := ls.String()
+	if len(text) > most {
+		text = text[:most] + "..."
+	}
+	return strings.ToValidUTF8(text, "?")
+}
+
+// OutOfTime reports whether a sample was refused because it is too old, too new, or there with another value:
+// sending it again is no use.
 func OutOfTime(err error) bool {
 	return errors.Is(err, storage.ErrOutOfOrderSample) || errors.Is(err, storage.ErrOutOfBounds) ||
 		errors.Is(err, storage.ErrDuplicateSampleForTimestamp) || errors.Is(err, storage.ErrTooOldSample)
 }
 
-func (a *Appender) refuse(count *int, reason string, ls labels.Labels) {
-	if a.refused.Total() == 0 {
-		a.refused.Series = ls.String()
+func (a *Appender) refuse(count *int, reason, text string) {
+	if a.refused.First == "" {
+		a.refused.First = text
 	}
 	*count++
 	a.service.metrics.refused.WithLabelValues(string(a.source), reason).Inc()
-	if reason == "limit" {
-		a.service.tooMany.warn(a.service.config.Logger, "new time series are refused: there are too many",
-			"most", a.service.config.MaxSeries, "source", string(a.source), "series", a.refused.Series)
-	}
 }
 
 // note remembers the metadata of a sample.
@@ -140,6 +207,9 @@ func (a *Appender) note(name string, o storage.AOptions) {
 		a.service.names.note(a.family, o.Metadata)
 	}
 }
+
+// Count is how many samples were taken so far.
+func (a *Appender) Count() int { return a.count }
 
 // Refused says what was refused so far.
 func (a *Appender) Refused() Refused { return a.refused }

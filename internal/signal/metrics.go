@@ -39,7 +39,7 @@ func newMetrics() *metrics {
 		}, []string{"source"}),
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "sluice_signal_refused_samples_total",
-			Help: "Samples not kept: of new series beyond the most that are kept (limit), of series that Sluice keeps itself (reserved), out of time (time).",
+			Help: "Samples not kept: of new series beyond the most that are kept (limit), of series that Sluice keeps itself (reserved), too old or too new (time), or nonsense (invalid).",
 		}, []string{"source", "reason"}),
 		appendErrs: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "sluice_signal_append_failures_total", Help: "Batches of samples that were lost, as when the disk is full.",

@@ -4,7 +4,6 @@ package signal
 
 import (
 	"bufio"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -354,14 +353,36 @@ func TestSamplesOfOthers(t *testing.T) {
 			t.Errorf("%v: %v, %v", pairs, err, r)
 		}
 	}
-	if _, err := add(now.Add(time.Hour), labels.MetricName, "theirs"); !errors.Is(err, storage.ErrOutOfBounds) || !OutOfTime(err) {
-		t.Errorf("from the future: %v", err)
+	if r, err := add(now.Add(time.Hour), labels.MetricName, "theirs"); err != nil || r.Time != 1 {
+		t.Errorf("from the future: %v, %v", err, r)
 	}
-	if _, err := add(now.Add(-5*time.Minute), labels.MetricName, "theirs"); err != nil {
-		t.Errorf("five minutes late: %v", err)
+	if r, err := add(now.Add(-5*time.Minute), labels.MetricName, "theirs"); err != nil || r.Total() != 0 {
+		t.Errorf("five minutes late: %v, %v", err, r)
 	}
-	if _, err := add(now.Add(-time.Hour), labels.MetricName, "theirs"); !OutOfTime(err) {
-		t.Errorf("an hour late: %v", err)
+	if r, err := add(now.Add(-time.Hour), labels.MetricName, "theirs"); err != nil || r.Time != 1 {
+		t.Errorf("an hour late: %v, %v", err, r)
+	}
+	long := strings.Repeat("x", mostValue+1)
+	for _, pairs := range [][]string{
+		{"a", "b"},
+		{labels.MetricName, "x", "a", long},
+		{labels.MetricName, "x", long, "a"},
+		{labels.MetricName, "x", "a", "\xff"},
+		{labels.MetricName, "x", "", "a"},
+	} {
+		if r, err := add(now, pairs...); err != nil || r.Invalid != 1 || len(r.First) > 2000 {
+			t.Errorf("%.100q: %v, %v", pairs, err, r)
+		}
+	}
+	many := []string{labels.MetricName, "x"}
+	for i := range mostLabels {
+		many = append(many, fmt.Sprint("l", i), "v")
+	}
+	if r, err := add(now, many...); err != nil || r.Invalid != 1 {
+		t.Errorf("many labels: %v, %v", err, r)
+	}
+	if got := b.value(t, `count({__name__=~".+", job=""})`, now); got != "1" {
+		t.Errorf("%s series are kept, want theirs only", got)
 	}
 }
 

@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package promapi
+
+import (
+	"compress/gzip"
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+
+	"github.com/prometheus/prometheus/config"
+	"github.com/prometheus/prometheus/storage/remote/otlptranslator/prometheusremotewrite"
+	"go.opentelemetry.io/collector/pdata/pmetric"
+	"go.opentelemetry.io/collector/pdata/pmetric/pmetricotlp"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/sluice-project/sluice/internal/signal"
+)
+
+// The encodings of OTLP over HTTP.
+const (
+	protobufType = "application/x-protobuf"
+	jsonType     = "application/json"
+)
+
+// promoted are attributes of resources that become labels; the others are in target_info.
+var promoted = []string{
+	"deployment.environment", "deployment.environment.name", "host.name", "service.version",
+	"k8s.cluster.name", "k8s.namespace.name", "k8s.deployment.name", "k8s.pod.name",
+}
+
+// settings translate names as Prometheus does by default: dots become underscores, units and _total are added.
+func (h *Handler) settings(lookback signal.View) prometheusremotewrite.Settings {
+	return prometheusremotewrite.Settings{
+		AddMetricSuffixes:         true,
+		PromoteResourceAttributes: prometheusremotewrite.NewPromoteResourceAttributes(config.OTLPConfig{PromoteResourceAttributes: promoted}),
+		LookbackDelta:             lookback.Lookback,
+	}
+}
+
+// export keeps a batch of metrics. The text says what was refused; the rest is kept.
+func (h *Handler) export(ctx context.Context, m pmetric.Metrics) (refused int, text string, err error) {
+	v, err := h.signals.View()
+	if err != nil {
+		return 0, "", err
+	}
+	a := h.signals.Append(ctx, signal.SourcePush)
+	_, untranslated := prometheusremotewrite.NewPrometheusConverter(a).FromMetrics(ctx, m, h.settings(v))
+	if kind := signal.KindOf(untranslated); kind != 0 || ctx.Err() != nil {
+		return 0, "", errors.Join(a.Rollback(), untranslated)
+	}
+	if err := a.Commit(); err != nil {
+		return 0, "", err
+	}
+	err = a.Refused().Err()
+	if untranslated != nil {
+		err = errors.Join(fmt.Errorf("%w (delta temporality is not supported: let the exporter send cumulative metrics)", untranslated), err)
+	}
+	if err == nil {
+		return 0, "", nil
+	}
+	text = err.Error()
+	if len(text) > 4096 {
+		text = text[:4096] + "..."
+	}
+	return max(a.Refused().Total(), 1), text, nil
+}
+
+// respond makes the answer to a batch that was kept, at least in part.
+func respond(refused int, text string) pmetricotlp.ExportResponse {
+	answer := pmetricotlp.NewExportResponse()
+	if refused > 0 {
+		answer.PartialSuccess().SetRejectedDataPoints(int64(refused))
+		answer.PartialSuccess().SetErrorMessage(text)
+	}
+	return answer
+}
+
+// otlp serves OTLP over HTTP.
+func (h *Handler) otlp(w http.ResponseWriter, r *http.Request) {
+	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	switch {
+	case r.Method != http.MethodPost:
+		w.Header().Set("Allow", http.MethodPost)
+		otlpProblem(w, jsonType, http.StatusMethodNotAllowed, fmt.Sprintf("method %s, want POST", r.Method))
+		return
+	case err != nil || kind != protobufType && kind != jsonType:
+		otlpProblem(w, jsonType, http.StatusUnsupportedMediaType, fmt.Sprintf("content type %q, want %s or %s", r.Header.Get("Content-Type"), protobufType, jsonType))
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), writeTime)
+	defer cancel()
+	if err := h.writes.enter(ctx); err != nil {
+		w.Header().Set("Retry-After", "1")
+		otlpProblem(w, kind, http.StatusServiceUnavailable, err.Error())
+		return
+	}
+	defer h.writes.leave()
+	request, code, err := decodeOTLP(w, r, kind)
+	if err != nil {
+		otlpProblem(w, kind, code, err.Error())
+		return
+	}
+	refused, text, err := h.export(ctx, request.Metrics())
+	switch {
+	case signal.KindOf(err) == signal.KindUnreachable:
+		otlpProblem(w, kind, http.StatusNotFound, err.Error())
+		return
+	case err != nil:
+		w.Header().Set("Retry-After", "5")
+		otlpProblem(w, kind, http.StatusServiceUnavailable, err.Error())
+		return
+	}
+	answer := respond(refused, text)
+	var body []byte
+	if kind == jsonType {
+		body, err = answer.MarshalJSON()
+	} else {
+		body, err = answer.MarshalProto()
+	}
+	if err != nil {
+		otlpProblem(w, kind, http.StatusInternalServerError, err.Error())
+		return
+	}
+	w.Header().Set("Content-Type", kind)
+	_, _ = w.Write(body)
+}
+
+// decodeOTLP reads a message, and says with which status it is refused.
+func decodeOTLP(w http.ResponseWriter, r *http.Request, kind string) (m pmetricotlp.ExportRequest, code int, err error) {
+	m = pmetricotlp.NewExportRequest()
+	var reader io.Reader = http.MaxBytesReader(w, r.Body, mostBody)
+	switch encoding := r.Header.Get("Content-Encoding"); encoding {
+	case "", "identity":
+	case "gzip":
+		unzip, err := gzip.NewReader(reader)
+		if err != nil {
+			return m, http.StatusBadRequest, fmt.Errorf("the body is no gzip: %w", err)
+		}
+		reader = unzip
+	default:
+		return m, http.StatusUnsupportedMediaType, fmt.Errorf("content encoding %q, want gzip or none", encoding)
+	}
+	body, err := io.ReadAll(io.LimitReader(reader, mostText+1))
+	tooLarge := &http.MaxBytesError{}
+	switch {
+	case errors.As(err, &tooLarge), len(body) > mostText:
+		return m, http.StatusRequestEntityTooLarge, fmt.Errorf("the body is larger than %d bytes, %d without compression: send smaller batches", mostBody, mostText)
+	case err != nil:
+		return m, http.StatusBadRequest, fmt.Errorf("the body cannot be read: %w", err)
+	case kind == jsonType:
+		err = m.UnmarshalJSON(body)
+	default:
+		err = m.UnmarshalProto(body)
+	}
+	if err != nil {
+		return m, http.StatusBadRequest, fmt.Errorf("the body is no ExportMetricsServiceRequest: %w", err)
+	}
+	return m, 0, nil
+}
+
+// otlpProblem answers with a google.rpc.Status, in the encoding of the request.
+func otlpProblem(w http.ResponseWriter, kind string, code int, text string) {
+	w.Header().Set("Content-Type", kind)
+	w.WriteHeader(code)
+	if kind == jsonType {
+		body, _ := json.Marshal(map[string]string{"message": text}) //nolint:errcheck // strings can be written
+		_, _ = w.Write(body)
+		return
+	}
+	body := binary.AppendUvarint([]byte{0x12}, uint64(len(text))) // field 2 of google.rpc.Status
+	_, _ = w.Write(append(body, text...))
+}
+
+// RegisterOTLP serves OTLP over gRPC.
+func (h *Handler) RegisterOTLP(s *grpc.Server) {
+	pmetricotlp.RegisterGRPCServer(s, &metricsServer{h: h})
+}
+
+type metricsServer struct {
+	pmetricotlp.UnimplementedGRPCServer
+	h *Handler
+}
+
+// Export implements pmetricotlp.GRPCServer.
+func (m *metricsServer) Export(ctx context.Context, r pmetricotlp.ExportRequest) (pmetricotlp.ExportResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, writeTime)
+	defer cancel()
+	if err := m.h.writes.enter(ctx); err != nil {
+		return pmetricotlp.NewExportResponse(), status.Error(codes.Unavailable, err.Error())
+	}
+	defer m.h.writes.leave()
+	refused, text, err := m.h.export(ctx, r.Metrics())
+	switch {
+	case signal.KindOf(err) == signal.KindUnreachable:
+		return pmetricotlp.NewExportResponse(), status.Error(codes.FailedPrecondition, err.Error())
+	case err != nil:
+		return pmetricotlp.NewExportResponse(), status.Error(codes.Unavailable, err.Error())
+	}
+	return respond(refused, text), nil
+}
