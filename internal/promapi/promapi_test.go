@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -42,20 +43,18 @@ func open(t testing.TB) *Handler {
 	odd := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "odd"}, []string{"kind"})
 	r.MustRegister(requests, latency, odd)
 	odd.WithLabelValues("<&>\"\\\n").Set(1e-9)
-	odd.WithLabelValues("nan").Set(nan())
-	odd.WithLabelValues("inf").Add(1e308 * 10)
+	odd.WithLabelValues("nan").Set(math.NaN())
+	odd.WithLabelValues("inf").Set(math.Inf(1))
 	requests.WithLabelValues("500")
 	for i := range 10 {
 		requests.WithLabelValues("200").Add(2)
-		latency.Observe(0.3)
+		latency.Observe(0.5)
 		if err := s.Collect(t.Context(), start.Add(time.Duration(i)*time.Second)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	return New(Config{Signals: s})
 }
-
-func nan() float64 { zero := 0.0; return zero / zero }
 
 // get asks the handler.
 func get(t testing.TB, h http.Handler, target string) (int, string) {
@@ -96,7 +95,7 @@ func TestAnswers(t *testing.T) {
 		{q("query", "query", "nothing", "time", at), 200, `{"status":"success","data":{"resultType":"vector","result":[]}}`},
 		{q("query", "query", "vector(1)", "time", start.Format(time.RFC3339)), 200, `{"status":"success","data":{"resultType":"vector","result":[{"metric":{},"value":[FROM,"1"]}]}}`},
 		{q("query", "query", `odd{kind=~".*<.*|inf|nan"}`, "time", at), 200, `{"status":"success","data":{"resultType":"vector","result":[{"metric":{"__name__":"odd","job":"sluice","kind":"\u003c\u0026\u003e\"\\\n"},"value":[AT,"1e-09"]},{"metric":{"__name__":"odd","job":"sluice","kind":"inf"},"value":[AT,"+Inf"]},{"metric":{"__name__":"odd","job":"sluice","kind":"nan"},"value":[AT,"NaN"]}]}}`},
-		{q("query", "query", `latency_seconds`, "time", at), 200, `{"status":"success","data":{"resultType":"vector","result":[{"metric":{"__name__":"latency_seconds","job":"sluice"},"histogram":[AT,{"count":"10","sum":"3","buckets":[[0,"0.25","0.5","10"]]}]}]}}`},
+		{q("query", "query", `latency_seconds`, "time", at), 200, `{"status":"success","data":{"resultType":"vector","result":[{"metric":{"__name__":"latency_seconds","job":"sluice"},"histogram":[AT,{"count":"10","sum":"5","buckets":[[0,"0.25","0.5","10"]]}]}]}}`},
 		{q("query", "query", `requests_total{code="200"}[2s]`, "time", at), 200, `{"status":"success","data":{"resultType":"matrix","result":[{"metric":{"__name__":"requests_total","code":"200","job":"sluice"},"values":[[1795262408,"18"],[1795262409,"20"]]}]}}`},
 		{q("query_range", "query", `sum(requests_total)`, "start", from, "end", to, "step", "4"), 200, `{"status":"success","data":{"resultType":"matrix","result":[{"metric":{},"values":[[FROM,"2"],[1795262404,"10"],[1795262408,"18"]]}]}}`},
 		{q("query_range", "query", `histogram_quantile(0.5, rate(requests_total[5s]))`, "start", from, "end", from, "step", "1m"), 200, ``},

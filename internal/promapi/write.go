@@ -26,6 +26,11 @@ import (
 func (h *Handler) remoteWrite() http.Handler {
 	protocol := remote.NewWriteHandler(receiver{h}, remote.MessageTypes{remote.WriteV1MessageType, remote.WriteV2MessageType})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodPost {
+			w.Header().Set("Allow", http.MethodPost)
+			http.Error(w, fmt.Sprintf("method %s, want POST", r.Method), http.StatusMethodNotAllowed)
+			return
+		}
 		ctx, cancel := context.WithTimeout(r.Context(), writeTime)
 		defer cancel()
 		if err := h.writes.enter(ctx); err != nil {

@@ -112,7 +112,7 @@ func TestRemoteWrite2(t *testing.T) {
 		Symbols: []string{"", "__name__", "depth", "zone", "a", "Deep.", "lat", "requests_total"},
 		Timeseries: []writev2.TimeSeries{
 			{LabelsRefs: []uint32{1, 2, 3, 4}, Samples: []writev2.Sample{{Value: 1, Timestamp: now - 1000}, {Value: 5, Timestamp: now}}, Metadata: writev2.Metadata{Type: writev2.Metadata_METRIC_TYPE_GAUGE, HelpRef: 5}},
-			{LabelsRefs: []uint32{1, 6}, Histograms: []writev2.Histogram{writev2.FromIntHistogram(now, native())}},
+			{LabelsRefs: []uint32{1, 6}, Histograms: []writev2.Histogram{writev2.FromIntHistogram(0, now, native())}},
 		},
 	}
 	w := send(h, remoteWrite2(t, m))
@@ -207,7 +207,7 @@ func metrics(temporality pmetric.AggregationTemporality) pmetric.Metrics {
 	p.SetIntValue(3)
 	p.SetTimestamp(now)
 	d := all.AppendEmpty()
-	d.SetName("latency")
+	d.SetName("work")
 	d.SetUnit("s")
 	h := d.SetEmptyHistogram()
 	h.SetAggregationTemporality(temporality)
@@ -225,8 +225,8 @@ func checkOTLP(t *testing.T, h *Handler) {
 	for query, want := range map[string]string{
 		`queue_depth`:             `"job":"shop","k8s_pod_name":"shop-1"},"value":[`,
 		`orders_total`:            `"3"`,
-		`latency_seconds_count`:   `"3"`,
-		`latency_seconds_bucket`:  `"le":"1"`,
+		`work_seconds_count`:      `"3"`,
+		`work_seconds_bucket`:     `"le":"1"`,
 		`target_info{job="shop"}`: `"1"`,
 	} {
 		if _, body := get(t, h, "/api/v1/query?query="+query); !strings.Contains(body, want) {
@@ -343,7 +343,7 @@ func TestBadOTLP(t *testing.T) {
 
 func FuzzRemoteWrite(f *testing.F) {
 	one, _ := oneSeries("depth", 1, 2).Marshal()
-	two, _ := (&writev2.Request{Symbols: []string{"", "__name__", "x"}, Timeseries: []writev2.TimeSeries{{LabelsRefs: []uint32{1, 2}, Samples: []writev2.Sample{{Value: 1}}, Histograms: []writev2.Histogram{writev2.FromIntHistogram(1, native())}}}}).Marshal()
+	two, _ := (&writev2.Request{Symbols: []string{"", "__name__", "x"}, Timeseries: []writev2.TimeSeries{{LabelsRefs: []uint32{1, 2}, Samples: []writev2.Sample{{Value: 1}}, Histograms: []writev2.Histogram{writev2.FromIntHistogram(0, 1, native())}}}}).Marshal()
 	f.Add(one, false)
 	f.Add(two, true)
 	h := open(f)
