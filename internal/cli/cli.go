@@ -101,7 +101,8 @@ priority, changed at run time by policies.`,
 		return fmt.Errorf("%w; see %s --help", err, c.CommandPath())
 	})
 	root.AddCommand(
-		newServe(env), newCheck(g), newTop(g), newPolicy(g), newBlueprint(g), newDemo(g), newHealth(g), newVersion(g),
+		newServe(env), newCheck(g), newTop(g), newPolicy(g), newBlueprint(g), newAlerts(g), newDashboard(g),
+		newDemo(g), newHealth(g), newVersion(g),
 	)
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd(env.Args...)

@@ -16,6 +16,7 @@ import (
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
+	"github.com/sluice-project/sluice/api/gen/sluice/control/v1/controlv1connect"
 	"github.com/sluice-project/sluice/api/gen/sluice/flow/v1/flowv1connect"
 	"github.com/sluice-project/sluice/api/gen/sluice/observe/v1/observev1connect"
 	"github.com/sluice-project/sluice/api/gen/sluice/policy/v1/policyv1connect"
@@ -49,6 +50,7 @@ type remote struct {
 	flows    flowv1connect.FlowServiceClient
 	policies policyv1connect.PolicyServiceClient
 	observe  observev1connect.ObserveServiceClient
+	control  controlv1connect.ControlServiceClient
 	http     *http.Client
 }
 
@@ -67,6 +69,7 @@ func (g *globals) connect() (*remote, error) {
 		flows:    flowv1connect.NewFlowServiceClient(client, base),
 		policies: policyv1connect.NewPolicyServiceClient(client, base),
 		observe:  observev1connect.NewObserveServiceClient(client, base),
+		control:  controlv1connect.NewControlServiceClient(client, base),
 	}, nil
 }
 

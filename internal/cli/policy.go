@@ -21,17 +21,20 @@ import (
 func newPolicy(g *globals) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "policy",
-		Short: "Apply, check, read and roll back policies",
+		Short: "Apply, check, test, read, watch and roll back policies",
 		Long: `A policy says what is limited, and how. It is written as a YAML file: the values of a
 blueprint (see sluice blueprint), or a whole policy.`,
 		Example: `  sluice policy validate -f limits.yaml     # needs no server
   sluice policy apply -f limits.yaml -m "double the limit of paying users"
   sluice policy history checkout
-  sluice policy rollback checkout`,
+  sluice policy rollback checkout
+  sluice policy test checkout_test.yaml     # your own tests of a policy
+  sluice policy watch checkout              # its signals, live`,
 		Args: subcommandOnly,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(newApply(g), newValidate(g), newList(g), newGet(g), newHistory(g), newRollback(g), newDelete(g))
+	c.AddCommand(newApply(g), newValidate(g), newList(g), newGet(g), newHistory(g), newRollback(g), newDelete(g),
+		newGraph(g), newPolicyTest(g), newWatch(g), newConfig(g))
 	return c
 }
 
@@ -161,14 +164,21 @@ func writeList(g *globals, list []policyInfo) {
 	}
 	var rows []string
 	for _, p := range list {
-		works := 0
+		works, troubled := 0, 0
 		for _, c := range p.Components {
-			if c.Status == "running" {
+			switch {
+			case c.Status != "running":
+				troubled++
+			case len(c.ControlPoints) > 0:
 				works++
 			}
 		}
+		inForce := plural(works, "limiter")
+		if troubled > 0 {
+			inForce += ", " + plural(troubled, "problem")
+		}
 		rows = append(rows, strings.Join([]string{
-			clean(p.Name), strconv.FormatInt(p.Version, 10), or(p.Blueprint), plural(works, "limiter"), or(p.Source), or(p.Author), when(p.CreateTime),
+			clean(p.Name), strconv.FormatInt(p.Version, 10), or(p.Blueprint), inForce, or(p.Source), or(p.Author), when(p.CreateTime),
 		}, "\t"))
 	}
 	table(g.env.Stdout, "NAME\tVERSION\tBLUEPRINT\tIN FORCE\tSOURCE\tAUTHOR\tCHANGED", rows)
