@@ -12,9 +12,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/sluice-project/sluice/internal/label"
 	"github.com/sluice-project/sluice/internal/ledger"
 	"github.com/sluice-project/sluice/internal/limit"
+	"github.com/sluice-project/sluice/internal/meter"
 	"github.com/sluice-project/sluice/internal/setpoint"
 )
 
@@ -246,5 +249,36 @@ func BenchmarkObserve(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		e.Observe(ref, &o)
+	}
+}
+
+// BenchmarkGather reads all metrics of 1,000 schedulers with a flux meter each, as every tick does.
+func BenchmarkGather(b *testing.B) {
+	var specs []*LimiterSpec
+	var meters []*MeterSpec
+	for id := ledger.LimiterID(1); id <= 1000; id++ {
+		specs = append(specs, loadSpec(id, fmt.Sprint("cp-", id)))
+		meters = append(meters, meterSpec(fmt.Sprint("policy-", id), "m", meter.WorkloadDuration, label.Expr{}))
+	}
+	e := newEngine(b)
+	if err := e.Publish(specs, meters); err != nil {
+		b.Fatal(err)
+	}
+	for _, c := range []struct {
+		name string
+		prometheus.Collector
+	}{{"own", e.Collector()}, {"compat", e.CompatCollector()}} {
+		b.Run(c.name, func(b *testing.B) {
+			r := prometheus.NewRegistry()
+			if err := r.Register(c); err != nil {
+				b.Fatal(err)
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := r.Gather(); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }

@@ -145,12 +145,15 @@ func (l *limiter) takeDriven(spec *LimiterSpec, key string, n float64, now limit
 func (l *limiter) Forecast(key string, tokens float64, now limit.Instant) (expect, atLeast time.Duration) {
 	spec := l.spec.Load()
 	expect, atLeast = l.forecast(spec, key, tokens, now)
+	switch {
+	case spec.Driven && expect == limit.Never:
+		atLeast = 0 // the limit may be another one on the next tick
+	case spec.Kind == LoadScheduler:
+		atLeast = expect / 2 // it moves, but not that fast
+	}
 	if at := limit.Instant(l.lapses.Load()); at != 0 { // everything passes from then on
 		left := max(0, at.Sub(now))
 		expect, atLeast = min(expect, left), min(atLeast, left)
-	}
-	if spec.Driven && !spec.Kind.hasBucket() {
-		atLeast = 0 // the limit may be higher on the next tick
 	}
 	return expect, atLeast
 }

@@ -174,6 +174,31 @@ func TestLoadSchedulerRetryAfterAndMessage(t *testing.T) {
 	})
 }
 
+// TestHopelessFlowsAreDeniedAtOnce, but a limit of nothing may be another one on the next tick.
+func TestHopelessFlowsAreDeniedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t, loadSpec(1, "cp"))
+		openLoop(e, 100, 1, 15*time.Second)
+		steer(e, 1, setpoint.Setpoint{LoadMultiplier: 0.1}) // 10 a second
+		ask := func(tokens string, timeout time.Duration) (Reason, time.Duration, time.Duration) {
+			f := e.Start(context.Background(), &Request{ControlPoint: "cp", Labels: map[string]string{"tokens": tokens}, QueueTimeout: timeout})
+			defer f.Free()
+			return f.Verdict.Reason, f.Verdict.Waited, f.Verdict.RetryAfter
+		}
+		if r, waited, retry := ask("100", time.Second); r != DeadlineTooShort || waited != 0 || !near(retry.Seconds(), 9.9, 0.2) {
+			t.Errorf("%v after %v, retry after %v; want deadline_too_short at once, and 9.9 s", r, waited, retry)
+		}
+		if r, waited, _ := ask("10", time.Second); r != Admitted || !near(waited.Seconds(), 0.9, 0.02) {
+			t.Errorf("%v after %v, want admitted after 0.9 s", r, waited)
+		}
+		steer(e, 1, setpoint.Setpoint{Version: 1})
+		time.AfterFunc(500*time.Millisecond, func() { steer(e, 1, setpoint.Setpoint{Version: 2, PassThrough: true}) })
+		if r, waited, _ := ask("10", time.Second); r != Admitted || waited != 500*time.Millisecond {
+			t.Errorf("%v after %v, want admitted when everything passes", r, waited)
+		}
+	})
+}
+
 // TestLoadSchedulerServesByPriority: of what is admitted, 50 and 200 get their shares.
 func TestLoadSchedulerServesByPriority(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -191,11 +216,15 @@ func TestLoadSchedulerServesByPriority(t *testing.T) {
 					for ctx.Err() == nil {
 						f := wait(ctx, e, "cp", "priority", p, "workload", p)
 						mu.Lock()
-						if f.Admitted() {
+						in := f.Admitted()
+						if in {
 							admitted[p]++
 						}
 						mu.Unlock()
 						f.Free()
+						if !in { // there is too little time left
+							return
+						}
 					}
 				})
 			}
