@@ -282,7 +282,7 @@ func TestThrottlingIsAlwaysSent(t *testing.T) {
 	}
 }
 
-// TestObservedLoad: the share of the tokens that was admitted in 10 seconds.
+// TestObservedLoad: the share of the tokens that was admitted in 30 seconds.
 func TestObservedLoad(t *testing.T) {
 	s := fromFile(t, "load-scheduler")
 	var seen setpoint.Observation
@@ -300,14 +300,14 @@ func TestObservedLoad(t *testing.T) {
 	s.want(map[string]float64{"OBSERVED": 1})
 	second(300, 100)
 	s.want(map[string]float64{"OBSERVED": 0.5})
-	for range 9 {
+	for range 29 {
 		second(100, 50)
 	}
-	s.want(map[string]float64{"OBSERVED": 550.0 / 1200})
+	s.want(map[string]float64{"OBSERVED": 1550.0 / 3200})
 	second(0, 0)
 	s.want(map[string]float64{"OBSERVED": 0.5})
 	second(0, 20) // what waited is admitted
-	for range 8 {
+	for range 28 {
 		second(0, 0)
 	}
 	s.want(map[string]float64{"OBSERVED": nan})
