@@ -29,6 +29,8 @@ const (
 	// overloadTierHeader tells the service who asks, and overloadWorkHeader how much work it is.
 	overloadTierHeader = "X-User-Type"
 	overloadWorkHeader = "X-Work-Microseconds"
+	// overloadDeniedHeader tells the client that it was Sluice who said no.
+	overloadDeniedHeader = "X-Denied"
 )
 
 // overloadScenario is what happens in every run of the overload demo.
@@ -61,7 +63,7 @@ func overloadStory() overloadScenario {
 		Workers: 10, Work: 50 * time.Millisecond, Queue: 1000,
 		Base: 0.8, Surge: 3, Before: 12 * time.Second, During: 15 * time.Second, After: 8 * time.Second,
 		Guests: 0.7, Patience: time.Second, Useful: time.Second, RetryAfter: 100 * time.Millisecond,
-		QueueTimeout: 500 * time.Millisecond, StaticLimit: 1.5,
+		QueueTimeout: 250 * time.Millisecond, StaticLimit: 1.5,
 	}
 }
 
@@ -118,8 +120,8 @@ type overloadRunner struct {
 	policies policyStore
 	// probe tells the reason of a verdict; see gate.
 	probe func(ctx context.Context, labels map[string]string) (string, error)
-	// door puts the SDK's middleware around a handler; denied is called for every flow that was denied.
-	door func(next http.Handler, denied func(tier string)) http.Handler
+	// door puts the SDK's middleware around a handler. Answers to denied requests have overloadDeniedHeader.
+	door func(next http.Handler) http.Handler
 	// serve makes a handler reachable: it returns a transport to it, and stop.
 	serve func(http.Handler) (http.RoundTripper, func(), error)
 	begin time.Time
@@ -146,14 +148,14 @@ func runOverload(ctx context.Context, cfg Config) error {
 		probe: func(ctx context.Context, labels map[string]string) (string, error) {
 			return gate.probe(ctx, overloadControlPoint, labels)
 		},
-		door: func(next http.Handler, denied func(string)) http.Handler {
+		door: func(next http.Handler) http.Handler {
 			return sluicehttp.Middleware(gate.client, overloadControlPoint,
 				sluicehttp.WithLabels(func(r *http.Request) sluice.Labels {
 					return sluice.Labels{"user_type": r.Header.Get(overloadTierHeader)}
 				}),
 				sluicehttp.WithFlowOptions(sluice.WithQueueTimeout(s.QueueTimeout)),
 				sluicehttp.WithDenied(func(w http.ResponseWriter, r *http.Request, flow *sluice.Flow) {
-					denied(r.Header.Get(overloadTierHeader))
+					w.Header().Set(overloadDeniedHeader, flow.Verdict().Reason)
 					sluicehttp.WriteDenied(w, r, flow)
 				}))(next)
 		},
@@ -292,7 +294,7 @@ func (r *overloadRunner) variant(ctx context.Context, v overloadVariant, asks []
 	}
 	service := newOverloadService(r.scenario)
 	log := &overloadLog{scenario: r.scenario, service: service}
-	transport, stop, err := r.serve(r.door(service, log.denied))
+	transport, stop, err := r.serve(r.door(service))
 	if err != nil {
 		return OverloadRun{}, err
 	}
@@ -460,7 +462,10 @@ func (u *overloadUsers) ask(ctx context.Context, a ask) {
 			break
 		}
 		answer.attempts++
-		status := u.attempt(ctx, a)
+		status, denied := u.attempt(ctx, a)
+		if denied {
+			answer.denied++
+		}
 		answer.ok = status == http.StatusOK
 		if answer.ok {
 			break
@@ -470,25 +475,25 @@ func (u *overloadUsers) ask(ctx context.Context, a ask) {
 	u.log.answered(answer)
 }
 
-// attempt returns the status of the answer; 0: there was none in time.
-func (u *overloadUsers) attempt(ctx context.Context, a ask) int {
+// attempt returns the status of the answer, 0 when there was none in time, and whether it is Sluice's.
+func (u *overloadUsers) attempt(ctx context.Context, a ask) (status int, denied bool) {
 	ctx, cancel := context.WithTimeout(ctx, u.scenario.Patience)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://service.demo/", nil)
 	if err != nil {
-		return 0
+		return 0, false
 	}
 	req.Header.Set(overloadTierHeader, a.tier)
 	req.Header.Set(overloadWorkHeader, strconv.FormatInt(a.work.Microseconds(), 10))
 	resp, err := u.client.Do(req)
 	if err != nil {
-		return 0
+		return 0, false
 	}
 	defer resp.Body.Close()
 	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
-		return 0
+		return 0, false
 	}
-	return resp.StatusCode
+	return resp.StatusCode, resp.Header.Get(overloadDeniedHeader) != ""
 }
 
 // perSecond is the index of the second something happened in, within n seconds.

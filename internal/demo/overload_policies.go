@@ -53,8 +53,15 @@ policy:
       selectors:
         - control_point: %[1]s
     latency_tolerance_multiplier: 1.5
+    short_term_query_interval: 3s
+    # Usually every 30 s; the whole story takes little longer.
+    long_term_query_periodic_interval: 1s
   load_scheduling_core:
     aimd_load_scheduler:
+      # Requests take milliseconds, so the way back up may be quicker than the usual 0.025 in ten seconds.
+      load_multiplier_linear_increment: 0.5
+      gradient:
+        min_gradient: 0.5
       load_scheduler:
         selectors:
           - control_point: %[1]s

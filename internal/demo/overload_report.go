@@ -66,6 +66,7 @@ func overloadRows(res *OverloadResults) []row {
 			return fmt.Sprintf("%.0f / %.0f ms", 1e3*p.P50, 1e3*p.P99)
 		})
 		cell("p99 in the service", func(p *OverloadPeriod) string { return fmt.Sprintf("%.0f ms", 1e3*p.ServiceP99) })
+		cell("too late / no answer", func(p *OverloadPeriod) string { return fmt.Sprintf("%d / %d", p.Late, p.Lost) })
 		cell("denied of requests sent", func(p *OverloadPeriod) string { return fmt.Sprintf("%d of %d", p.Denied, p.Attempts) })
 	}
 	each("reaction to the surge", func(r *OverloadRun) string { return within(r.ReactionSeconds, "never") })

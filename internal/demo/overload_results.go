@@ -70,7 +70,7 @@ type OverloadPeriod struct {
 	// Guests and Subscribers are the parts of them that had a good answer, 0..1.
 	Guests      float64 `json:"guests_good_ratio"`
 	Subscribers float64 `json:"subscribers_good_ratio"`
-	// Attempts counts requests sent, second attempts included; Denied those that Sluice denied.
+	// Attempts counts requests sent, second attempts included; Denied those that Sluice denied in time.
 	Attempts int `json:"attempts"`
 	Denied   int `json:"denied"`
 	// P50 and P99 are how long good answers took, from when the user asked.
@@ -96,6 +96,7 @@ type overloadAnswer struct {
 	at, took time.Duration
 	tier     string
 	attempts int
+	denied   int // of the attempts
 	ok       bool
 }
 
@@ -107,7 +108,7 @@ type overloadLog struct {
 
 	mu      sync.Mutex
 	answers []overloadAnswer
-	denials []time.Duration
+	denials int
 	recent  int // good answers since progress was asked for
 	shown   time.Time
 }
@@ -116,15 +117,10 @@ func (l *overloadLog) answered(a overloadAnswer) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.answers = append(l.answers, a)
+	l.denials += a.denied
 	if l.good(a) {
 		l.recent++
 	}
-}
-
-func (l *overloadLog) denied(string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.denials = append(l.denials, time.Since(l.begin))
 }
 
 func (l *overloadLog) good(a overloadAnswer) bool { return a.ok && a.took <= l.scenario.Useful }
@@ -138,7 +134,7 @@ func (l *overloadLog) progress() string {
 	}
 	rate := float64(l.recent) / max(now.Sub(l.shown).Seconds(), 1e-3)
 	l.recent, l.shown = 0, now
-	denied := len(l.denials)
+	denied := l.denials
 	l.mu.Unlock()
 	l.service.mu.Lock()
 	defer l.service.mu.Unlock()
@@ -198,6 +194,7 @@ func (l *overloadLog) seconds(spans []span) []OverloadSecond {
 	for _, a := range l.answers {
 		b := &out[perSecond(a.at, len(out))]
 		b.Asked++
+		b.Denied += a.denied
 		if !l.good(a) {
 			continue
 		}
@@ -207,9 +204,6 @@ func (l *overloadLog) seconds(spans []span) []OverloadSecond {
 		} else {
 			b.GoodSubscribers++
 		}
-	}
-	for _, at := range l.denials {
-		out[perSecond(at, len(out))].Denied++
 	}
 	took := make([][]float64, len(out))
 	for _, s := range spans {
@@ -234,6 +228,7 @@ func (l *overloadLog) period(spans []span, from, to time.Duration) OverloadPerio
 		}
 		p.Asked++
 		p.Attempts += a.attempts
+		p.Denied += a.denied
 		asked[a.tier]++
 		switch {
 		case l.good(a):
@@ -244,11 +239,6 @@ func (l *overloadLog) period(spans []span, from, to time.Duration) OverloadPerio
 			p.Late++
 		default:
 			p.Lost++
-		}
-	}
-	for _, at := range l.denials {
-		if within(at) {
-			p.Denied++
 		}
 	}
 	for _, s := range spans {

@@ -58,10 +58,10 @@ type fakeDoor struct {
 	inside int
 }
 
-func (d *fakeDoor) wrap(next http.Handler, denied func(string)) http.Handler {
+func (d *fakeDoor) wrap(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !d.enter() {
-			denied(r.Header.Get(overloadTierHeader))
+			w.Header().Set(overloadDeniedHeader, "1")
 			w.WriteHeader(http.StatusTooManyRequests)
 			return
 		}
@@ -300,8 +300,15 @@ func TestSettled(t *testing.T) {
 		good string // seconds, + for well
 		want float64
 	}{
-		{"++++++++++", 0}, {"--++++++++", 2}, {"----------", -1}, {"--------++", -1}, {"-------+++", 7},
-		{"+-++++++++", 0}, {"+--+++++++", 3}, {"+-+-+-+-+-", -1}, {"", -1},
+		{"++++++++++", 0},
+		{"--++++++++", 2},
+		{"----------", -1},
+		{"--------++", -1},
+		{"-------+++", 7},
+		{"+-++++++++", 0},
+		{"+--+++++++", 3},
+		{"+-+-+-+-+-", -1},
+		{"", -1},
 	} {
 		var seconds []OverloadSecond
 		for _, c := range test.good {
