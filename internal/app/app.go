@@ -20,11 +20,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/sluice-project/sluice/internal/alert"
 	"github.com/sluice-project/sluice/internal/config"
+	"github.com/sluice-project/sluice/internal/control"
 	"github.com/sluice-project/sluice/internal/document"
 	"github.com/sluice-project/sluice/internal/flow"
 	"github.com/sluice-project/sluice/internal/ledger"
 	"github.com/sluice-project/sluice/internal/rpc"
+	"github.com/sluice-project/sluice/internal/signal"
 	"github.com/sluice-project/sluice/internal/store"
 	"github.com/sluice-project/sluice/internal/version"
 )
@@ -127,6 +130,9 @@ type parts struct {
 	store    *store.SQLite
 	ledger   *ledger.Memory
 	engine   *flow.Engine
+	signals  *signal.Service
+	alerts   *alert.Center
+	runtime  *control.Runtime
 	catalog  *document.Catalog
 	watch    *document.Watch // nil without a policy directory
 	server   *rpc.Server
@@ -173,8 +179,11 @@ func (p *parts) build(ctx context.Context) (err error) {
 	if p.registry, err = newRegistry(p.engine, p.ledger); err != nil {
 		return err
 	}
+	if err = p.buildControl(ctx); err != nil {
+		return err
+	}
 	p.catalog, err = document.NewCatalog(document.Config{
-		Store: p.store, Compiler: Compiler{}, Publisher: &publisher{engine: p.engine},
+		Store: p.store, Compiler: Compiler{}, Publisher: &publisher{engine: p.engine, runtime: p.runtime, log: p.log},
 		Logger: p.log, Registerer: p.registry, NoDirectory: c.PolicyDir == "",
 		MaxPolicies: int(c.Limits.MaxPolicies), KeptVersions: int(c.Limits.KeptVersions),
 	})
@@ -189,6 +198,30 @@ func (p *parts) build(ctx context.Context) (err error) {
 	}
 	p.server, err = p.newServer()
 	return err
+}
+
+// buildControl makes the control plane and what it is connected with.
+func (p *parts) buildControl(ctx context.Context) (err error) {
+	c := p.config
+	if p.signals, err = openSignals(ctx, c, p.registry, p.log); err != nil {
+		return err
+	}
+	targets, err := alertTargets(c.Alerts)
+	if err != nil {
+		return err
+	}
+	p.alerts, err = alert.New(alert.Config{Targets: targets, Store: p.store, PolicyURL: p.policyURL, Logger: p.log})
+	if err != nil {
+		return err
+	}
+	if err = p.alerts.Load(ctx); err != nil {
+		return err
+	}
+	p.runtime = control.New(control.Config{
+		DataPlane: p.engine, Signals: control.FromService(p.signals), Alerts: p.alerts, Store: p.store,
+		HistoryTicks: int(c.Control.HistoryTicks), Logger: p.log,
+	})
+	return errors.Join(p.registry.Register(p.alerts.Collector()), p.registry.Register(p.runtime.Collector()))
 }
 
 // listen opens the port.
@@ -230,7 +263,8 @@ func (p *parts) newServer() (*rpc.Server, error) {
 	info := rpc.ServerInfo{Version: version.Get().String(), DataDir: c.DataDir, Start: p.begin, Policies: p.policies}
 	config := rpc.ServerConfig{
 		Flow: rpc.NewFlowService(p.engine), Observe: rpc.NewObserveService(p.engine, info),
-		Policy: rpc.NewPolicyService(p.catalog), Auth: p.access.auth, Metrics: metricsHandler(p.registry, p.log),
+		Policy: rpc.NewPolicyService(p.catalog, p.runtime), Control: rpc.NewControlService(p.runtime, p.alerts),
+		Auth: p.access.auth, Metrics: metricsHandler(p.registry, p.log),
 		TLS: encryption, AllowedOrigins: c.HTTP.AllowedOrigins, MaxConnections: int(c.Limits.MaxConnections),
 		Drain: p.engine.Close, ShutdownTimeout: c.ShutdownTimeout.Std(), Logger: p.log, Version: info.Version,
 	}
@@ -265,6 +299,8 @@ func (p *parts) run(ctx context.Context) error {
 	group.Go(func() error { return p.server.Run(ctx, p.listener) })
 	group.Go(func() error { return p.engine.Run(ctx) })
 	group.Go(func() error { return p.ledger.Run(ctx) })
+	group.Go(func() error { return p.alerts.Run(ctx) })
+	group.Go(func() error { return p.runtime.Run(ctx) })
 	if p.watch != nil {
 		group.Go(func() error { return p.watch.Run(ctx) })
 	}
@@ -278,6 +314,12 @@ func (p *parts) close() error {
 	var errs []error
 	if p.engine != nil {
 		p.engine.Close()
+	}
+	if p.runtime != nil {
+		p.runtime.Close()
+	}
+	if p.signals != nil {
+		p.signals.Close()
 	}
 	if p.ledger != nil {
 		errs = append(errs, p.ledger.Close())

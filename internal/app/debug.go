@@ -37,6 +37,9 @@ func (p *parts) debugHandler() http.Handler {
 		{"workloads", "Workloads of schedulers", p.dumpWorkloads},
 		{"accounts", "Accounts closest to their limit", p.dumpAccounts},
 		{"policies", "Policies in force", p.dumpPolicies},
+		{"circuits", "Circuits of policies", p.dumpCircuits},
+		{"alerts", "Alerts, newest first", p.dumpAlerts},
+		{"targets", "Targets that are scraped", p.dumpTargets},
 		{"policy-dir", "Problems of the policy directory", p.dumpPolicyDir},
 	}
 	mux := http.NewServeMux()

@@ -3,12 +3,16 @@
 package app
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
+	"strings"
 
+	"github.com/sluice-project/sluice/internal/control"
 	"github.com/sluice-project/sluice/internal/document"
 	"github.com/sluice-project/sluice/internal/fielderr"
 	"github.com/sluice-project/sluice/internal/flow"
@@ -23,9 +27,6 @@ type Compiler struct{}
 
 var _ document.Compiler = Compiler{}
 
-// running is the status of a component that does its work.
-const running = "running"
-
 // Compile implements document.Compiler.
 func (Compiler) Compile(src document.Source) (*document.Compiled, error) {
 	doc, err := blueprint.Parse(policy.Source{File: src.File, Name: src.Name, Blueprint: src.Blueprint, Text: src.Text})
@@ -39,7 +40,7 @@ func (Compiler) Compile(src document.Source) (*document.Compiled, error) {
 	out := &document.Compiled{
 		Name: doc.Name, Hash: doc.Hash, Blueprint: doc.Blueprint, Warnings: problems(doc.Warnings),
 	}
-	var work dataPlane
+	var work compiled
 	for i := range doc.Components {
 		c := &doc.Components[i]
 		spec, err := flow.FromComponent(doc.Name, doc.Hash, c.ID, c.Component)
@@ -57,9 +58,13 @@ func (Compiler) Compile(src document.Source) (*document.Compiled, error) {
 			})
 		}
 		out.Components = append(out.Components, document.Component{
-			ID: c.ID, Kind: c.Kind, Status: running, ControlPoints: c.ControlPoints,
+			ID: c.ID, Kind: c.Kind, Status: control.Running, ControlPoints: c.ControlPoints,
 		})
 	}
+	if work.program, err = control.Compile(doc); err != nil {
+		return nil, document.Invalid(document.Problem{File: src.File, Path: "circuit", Message: err.Error()})
+	}
+	status(out, work.program)
 	if work.meters, err = flow.FromFluxMeters(doc.Name, doc.Policy.Resources.FlowControl.FluxMeters); err != nil {
 		return nil, document.Invalid(document.Problem{File: src.File, Path: "resources.flow_control.flux_meters", Message: err.Error()})
 	}
@@ -67,10 +72,24 @@ func (Compiler) Compile(src document.Source) (*document.Compiled, error) {
 	return out, nil
 }
 
-// dataPlane is the part of a compiled policy that acts on flows.
-type dataPlane struct {
+// compiled is what a policy asks of both planes.
+type compiled struct {
 	limiters []*flow.LimiterSpec
 	meters   []*flow.MeterSpec
+	program  *control.Program
+}
+
+// status says of every component whether it works, as far as the document tells, and warns of parts that do
+// not.
+func status(out *document.Compiled, program *control.Program) {
+	for _, n := range program.Waiting {
+		out.Warnings = append(out.Warnings, document.Problem{Path: n.Component, Message: n.Text, Warning: true})
+		for i := range out.Components {
+			if c := &out.Components[i]; n.Component == c.ID || strings.HasPrefix(n.Component, c.ID+".") {
+				c.Status = n.Text
+			}
+		}
+	}
 }
 
 // contentHash tells components apart by what they do.
@@ -94,13 +113,14 @@ func problems(l fielderr.List) []document.Problem {
 	return out
 }
 
-// publisher hands the limiters and flux meters of all policies to the engine. The catalog calls it for one
-// change at a time.
+// publisher hands policies to both planes. The catalog calls it for one change at a time.
 type publisher struct {
-	engine *flow.Engine
+	engine  *flow.Engine
+	runtime *control.Runtime
+	log     *slog.Logger
 	// work of the policies in the last set, so that a policy that did not change gives the engine the same
 	// limiters again.
-	work map[*document.Compiled]dataPlane
+	work map[*document.Compiled]compiled
 }
 
 var _ document.Publisher = (*publisher)(nil)
@@ -114,43 +134,59 @@ func (p *publisher) Check(set []*document.Compiled) error {
 	return p.engine.Check(all.limiters, all.meters)
 }
 
-// Publish implements document.Publisher.
+// Publish implements document.Publisher. The data plane comes first: it ignores setpoints of policies that it
+// does not know.
 func (p *publisher) Publish(set []*document.Compiled) error {
 	all, work, err := p.collect(set)
 	if err != nil {
 		return err
 	}
+	if err := p.engine.Publish(all.limiters, all.meters); err != nil {
+		return err
+	}
 	p.work = work
-	return p.engine.Publish(all.limiters, all.meters)
+	if err := p.runtime.Publish(context.Background(), all.programs); err != nil {
+		// Everything else is in force, and the status of the policy says so, too.
+		p.log.Error("a part of a policy does not work", "error", err)
+	}
+	return nil
 }
 
-func (p *publisher) collect(set []*document.Compiled) (all dataPlane, work map[*document.Compiled]dataPlane, err error) {
-	work = make(map[*document.Compiled]dataPlane, len(set))
+// everything is the sum of all policies.
+type everything struct {
+	limiters []*flow.LimiterSpec
+	meters   []*flow.MeterSpec
+	programs []*control.Program
+}
+
+func (p *publisher) collect(set []*document.Compiled) (all everything, work map[*document.Compiled]compiled, err error) {
+	work = make(map[*document.Compiled]compiled, len(set))
 	for _, c := range set {
 		mine, ok := p.work[c]
 		if !ok {
 			if mine, err = identified(c); err != nil {
-				return dataPlane{}, nil, err
+				return everything{}, nil, err
 			}
 		}
 		work[c] = mine
 		all.limiters = append(all.limiters, mine.limiters...)
 		all.meters = append(all.meters, mine.meters...)
+		all.programs = append(all.programs, mine.program)
 	}
 	return all, work, nil
 }
 
 // identified gives the limiters of a policy their accounts.
-func identified(c *document.Compiled) (dataPlane, error) {
-	work, ok := c.Value.(dataPlane)
+func identified(c *document.Compiled) (compiled, error) {
+	work, ok := c.Value.(compiled)
 	if !ok {
-		return dataPlane{}, fmt.Errorf("policy %q was not compiled by this release", c.Name)
+		return compiled{}, fmt.Errorf("policy %q was not compiled by this release", c.Name)
 	}
 	ids := make(map[string]ledger.LimiterID, len(c.Limiters))
 	for _, l := range c.Limiters {
 		ids[l.Component] = ledger.LimiterID(l.UID)
 	}
-	out := dataPlane{limiters: make([]*flow.LimiterSpec, len(work.limiters)), meters: work.meters}
+	out := compiled{limiters: make([]*flow.LimiterSpec, len(work.limiters)), meters: work.meters, program: work.program}
 	for i, s := range work.limiters {
 		own := *s
 		own.ID = ids[s.Component]

@@ -105,6 +105,17 @@ var permissions = map[string]permission{
 	"/sluice.observe.v1.ObserveService/WatchOverview": permitRead,
 	"/sluice.observe.v1.ObserveService/GetServerInfo": permitAny,
 
+	"/sluice.control.v1.ControlService/GetCircuit":          permitRead,
+	"/sluice.control.v1.ControlService/GetSignals":          permitRead,
+	"/sluice.control.v1.ControlService/WatchSignals":        permitRead,
+	"/sluice.control.v1.ControlService/GetDynamicConfig":    permitRead,
+	"/sluice.control.v1.ControlService/SetDynamicConfig":    permitChange,
+	"/sluice.control.v1.ControlService/DeleteDynamicConfig": permitChange,
+	"/sluice.control.v1.ControlService/ListAlerts":          permitRead,
+
+	// Metrics of others can move the limits of policies that query them.
+	"/opentelemetry.proto.collector.metrics.v1.MetricsService/Export": permitChange,
+
 	"/grpc.health.v1.Health/Check": permitOpen,
 	"/grpc.health.v1.Health/List":  permitOpen,
 	"/grpc.health.v1.Health/Watch": permitOpen,
@@ -121,7 +132,9 @@ func pathPermission(path string) permission {
 	switch {
 	case path == "/", path == "/healthz", path == "/readyz", path == "/openapi.json":
 		return permitOpen
-	case path == "/metrics":
+	case path == "/api/v1/write", path == "/v1/metrics":
+		return permitChange
+	case path == "/metrics", strings.HasPrefix(path, "/api/v1/"):
 		return permitRead
 	case strings.HasPrefix(path, "/debug/pprof"), path == "/debug/config":
 		return permitAdmin

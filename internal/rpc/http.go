@@ -13,6 +13,7 @@ import (
 	"connectrpc.com/connect"
 
 	"github.com/sluice-project/sluice/api"
+	"github.com/sluice-project/sluice/api/gen/sluice/control/v1/controlv1connect"
 	"github.com/sluice-project/sluice/api/gen/sluice/flow/v1/flowv1connect"
 	"github.com/sluice-project/sluice/api/gen/sluice/observe/v1/observev1connect"
 	"github.com/sluice-project/sluice/api/gen/sluice/policy/v1/policyv1connect"
@@ -26,6 +27,13 @@ func (s *Server) handler() (http.Handler, error) {
 	mux.Handle(flowv1connect.NewFlowServiceHandler(FlowConnect{s.config.Flow}, options...))
 	mux.Handle(observev1connect.NewObserveServiceHandler(ObserveConnect{s.config.Observe}, options...))
 	mux.Handle(policyv1connect.NewPolicyServiceHandler(PolicyConnect{s.config.Policy}, options...))
+	if s.config.Control != nil {
+		mux.Handle(controlv1connect.NewControlServiceHandler(ControlConnect{s.config.Control}, options...))
+	}
+	if s.config.Prometheus != nil {
+		mux.Handle("/api/v1/", s.config.Prometheus)
+		mux.Handle("/v1/metrics", s.config.Prometheus)
+	}
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { plain(w, http.StatusOK, "ok\n") })
 	mux.HandleFunc("GET /readyz", s.readyz)
 	mux.HandleFunc("GET /openapi.json", func(w http.ResponseWriter, _ *http.Request) {
@@ -59,7 +67,8 @@ func (s *Server) counted(next http.Handler) http.Handler {
 // endable ends watches when the server stops; other requests end by themselves.
 func (s *Server) endable(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path != observev1connect.ObserveServiceWatchOverviewProcedure {
+		if r.URL.Path != observev1connect.ObserveServiceWatchOverviewProcedure &&
+			r.URL.Path != controlv1connect.ControlServiceWatchSignalsProcedure {
 			next.ServeHTTP(w, r)
 			return
 		}

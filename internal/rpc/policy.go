@@ -15,6 +15,7 @@ import (
 
 	policyv1 "github.com/sluice-project/sluice/api/gen/sluice/policy/v1"
 	"github.com/sluice-project/sluice/api/gen/sluice/policy/v1/policyv1connect"
+	"github.com/sluice-project/sluice/internal/control"
 	"github.com/sluice-project/sluice/internal/document"
 )
 
@@ -22,11 +23,35 @@ import (
 type PolicyService struct {
 	policyv1.UnimplementedPolicyServiceServer
 	catalog *document.Catalog
+	runtime *control.Runtime // nil: components are as the document says
 }
 
-// NewPolicyService serves the catalog, and the blueprints of this release.
-func NewPolicyService(catalog *document.Catalog) *PolicyService {
-	return &PolicyService{catalog: catalog}
+// NewPolicyService serves the catalog, and the blueprints of this release. Components of policies in force
+// have the status that the runtime tells; it may be nil.
+func NewPolicyService(catalog *document.Catalog, runtime *control.Runtime) *PolicyService {
+	return &PolicyService{catalog: catalog, runtime: runtime}
+}
+
+// live tells of the components of a policy in force how they do now.
+func (s *PolicyService) live(p *policyv1.Policy) *policyv1.Policy {
+	if s.runtime == nil || p.State != string(document.StateActive) {
+		return p
+	}
+	st, err := s.runtime.Status(p.Name)
+	if err != nil || st.Hash != p.Hash {
+		return p // about to start
+	}
+	for _, c := range p.Components {
+		c.Status = control.Running
+		for i := range st.Components {
+			part := &st.Components[i]
+			if part.Status != control.Running && (part.ID == c.Id || strings.HasPrefix(part.ID, c.Id+".")) {
+				c.Status = part.Status
+				break
+			}
+		}
+	}
+	return p
 }
 
 // author is the holder of the token, who cannot pass for somebody else, or whom the request names.
@@ -76,7 +101,7 @@ func (s *PolicyService) GetPolicy(ctx context.Context, in *policyv1.GetPolicyReq
 	if err != nil {
 		return nil, toAPIError(err)
 	}
-	return &policyv1.GetPolicyResponse{Policy: toAPIPolicy(v)}, nil
+	return &policyv1.GetPolicyResponse{Policy: s.live(toAPIPolicy(v))}, nil
 }
 
 // ListPolicies implements PolicyServiceServer.
@@ -85,7 +110,11 @@ func (s *PolicyService) ListPolicies(ctx context.Context, in *policyv1.ListPolic
 	if err != nil {
 		return nil, toAPIError(err)
 	}
-	return &policyv1.ListPoliciesResponse{Policies: toAPIPolicies(page.Versions), NextPageToken: page.Next}, nil
+	list := toAPIPolicies(page.Versions)
+	for _, p := range list {
+		s.live(p)
+	}
+	return &policyv1.ListPoliciesResponse{Policies: list, NextPageToken: page.Next}, nil
 }
 
 // ListPolicyVersions implements PolicyServiceServer.

@@ -63,7 +63,7 @@ func TestMistakesAreDetails(t *testing.T) {
 }
 
 func TestBlueprintsAreDescribed(t *testing.T) {
-	s := NewPolicyService(nil)
+	s := NewPolicyService(nil, nil)
 	list, err := s.ListBlueprints(t.Context(), nil)
 	if err != nil || len(list.Blueprints) != len(blueprint.Names()) {
 		t.Fatalf("got %v, %v", list, err)
@@ -91,7 +91,7 @@ func TestBlueprintsAreDescribed(t *testing.T) {
 }
 
 func TestRenderBlueprint(t *testing.T) {
-	s := NewPolicyService(nil)
+	s := NewPolicyService(nil, nil)
 	b := blueprint.All()[0]
 	got, err := s.RenderBlueprint(t.Context(), &policyv1.RenderBlueprintRequest{Values: b.Example})
 	if err != nil || got.Name == "" || !strings.Contains(got.Policy, "circuit:") {

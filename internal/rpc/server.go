@@ -21,6 +21,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
 
+	controlv1 "github.com/sluice-project/sluice/api/gen/sluice/control/v1"
 	flowv1 "github.com/sluice-project/sluice/api/gen/sluice/flow/v1"
 	observev1 "github.com/sluice-project/sluice/api/gen/sluice/observe/v1"
 	policyv1 "github.com/sluice-project/sluice/api/gen/sluice/policy/v1"
@@ -32,8 +33,15 @@ type ServerConfig struct {
 	Observe *ObserveService
 	Policy  *PolicyService
 	Auth    *Auth
+	// Control serves circuits and alerts; nil: not there.
+	Control *ControlService
 	// Metrics and Debug serve /metrics and /debug/; nil: not there.
 	Metrics, Debug http.Handler
+	// Prometheus serves the HTTP API of Prometheus and takes metrics of others: /api/v1/ and /v1/metrics; nil:
+	// not there.
+	Prometheus http.Handler
+	// RegisterGRPC adds services that are not Sluice's own; nil: none. They need a permission in this package.
+	RegisterGRPC func(grpc.ServiceRegistrar)
 	// Ready tells why the server should not get requests yet; nil: it should.
 	Ready func() error
 	// TLS encrypts the port; nil: clear text.
@@ -123,6 +131,12 @@ func (s *Server) newGRPC() *grpc.Server {
 	flowv1.RegisterFlowServiceServer(g, s.config.Flow)
 	observev1.RegisterObserveServiceServer(g, s.config.Observe)
 	policyv1.RegisterPolicyServiceServer(g, s.config.Policy)
+	if s.config.Control != nil {
+		controlv1.RegisterControlServiceServer(g, s.config.Control)
+	}
+	if s.config.RegisterGRPC != nil {
+		s.config.RegisterGRPC(g)
+	}
 	healthv1.RegisterHealthServer(g, s.health)
 	reflection.Register(g)
 	return g

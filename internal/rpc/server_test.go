@@ -63,7 +63,7 @@ func testServer(t *testing.T, c ServerConfig) *Server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.Flow, c.Observe, c.Policy = NewFlowService(engine), NewObserveService(engine, ServerInfo{}), NewPolicyService(nil)
+	c.Flow, c.Observe, c.Policy = NewFlowService(engine), NewObserveService(engine, ServerInfo{}), NewPolicyService(nil, nil)
 	c.Drain = engine.Close
 	if c.Auth == nil {
 		c.Auth = OpenAuth()
