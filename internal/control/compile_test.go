@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/sluice-project/sluice/internal/policy"
 )
 
 // TestCompile compares what documents are compiled to with golden files.
@@ -27,4 +29,51 @@ func TestCompile(t *testing.T) {
 			golden(t, "compile/"+name+".golden", p.String())
 		})
 	}
+}
+
+// TestCompileErrors names the component of every mistake that a document parser does not see.
+func TestCompileErrors(t *testing.T) {
+	text := circuitOf("1s", `    - query: {promql: {query_string: "rate(x[30s]", out_ports: {output: {signal_name: A}}}}
+    - nested_circuit:
+        components:
+          - query: {promql: {query_string: "x[5m]", out_ports: {output: {signal_name: B}}}}
+`)
+	_, err := Compile(parse(t, "p", text))
+	if err == nil {
+		t.Fatal("queries with mistakes were compiled")
+	}
+	for _, want := range []string{`policy "p": root.0 (promql): query_string: line 1`, "root.1.0 (promql): query_string: "} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("got %q, want it to have %q", err, want)
+		}
+	}
+
+	// Documents that no parser would let through.
+	duplicate := parse(t, "p", circuitOf("1s", `    - variable: {constant_output: {value: 1}, out_ports: {output: {signal_name: A}}}
+    - variable: {constant_output: {value: 1}, out_ports: {output: {signal_name: B}}}
+    - max: {in_ports: {inputs: [{signal_name: A}]}, out_ports: {output: {signal_name: C}}}
+`))
+	components := duplicate.Policy.Circuit.Components
+	components[1].Variable.OutPorts.Output.SignalName = "A"
+	components[2].Max.InPorts.Inputs[0].SignalName = "Z"
+	_, err = Compile(duplicate)
+	for _, want := range []string{`root.1 (variable): out port "output": signal "A" has a producer already, root.0`, `root.2 (max): in port "inputs[0]": no component produces the signal "Z"`} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want it to have %q", err, want)
+		}
+	}
+	outside := parse(t, "p", circuitOf("1s", "    - pulse_generator: {}\n"))
+	outside.Policy.Circuit.Components = []policy.Component{{NestedSignalIngress: &policy.NestedSignalIngress{PortName: "x"}}, {}}
+	if _, err = Compile(outside); err == nil || !strings.Contains(err.Error(), "root.0 (nested_signal_ingress): allowed inside") || !strings.Contains(err.Error(), "root.1: component of an unknown kind") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestResourcesOnly: a policy without a circuit compiles to one that does nothing.
+func TestResourcesOnly(t *testing.T) {
+	p := compile(t, "p", "resources: {flow_control: {flux_meters: {m: {selectors: [{control_point: a}]}}}}\n")
+	if p.Interval <= 0 || len(p.Components()) != 0 || len(p.Waiting) != 0 {
+		t.Errorf("got %v", p)
+	}
+	on(t, p).ticks(2, nil)
 }

@@ -211,7 +211,7 @@ func TestRangeDriven(t *testing.T) {
 		{90, 0.1, 1},
 		{1000, 0.1, 1},
 		{nan, nan, 0},
-		{89.9999, 1 - math.Pow(29.9999/30, 2)*0.9, 1},
+		{87, 1 - 0.81*0.9, 1},
 	} {
 		s.ticks(1, map[string]float64{"MEMORY": c.memory})
 		s.wantLoad("root.1", c.load)
