@@ -26,6 +26,7 @@ import (
 	"github.com/sluice-project/sluice/internal/document"
 	"github.com/sluice-project/sluice/internal/flow"
 	"github.com/sluice-project/sluice/internal/ledger"
+	"github.com/sluice-project/sluice/internal/promapi"
 	"github.com/sluice-project/sluice/internal/rpc"
 	"github.com/sluice-project/sluice/internal/signal"
 	"github.com/sluice-project/sluice/internal/store"
@@ -261,10 +262,11 @@ func (p *parts) newServer() (*rpc.Server, error) {
 		encryption = &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
 	}
 	info := rpc.ServerInfo{Version: version.Get().String(), DataDir: c.DataDir, Start: p.begin, Policies: p.policies}
+	prom := promapi.New(promapi.Config{Signals: p.signals, Logger: p.log})
 	config := rpc.ServerConfig{
 		Flow: rpc.NewFlowService(p.engine), Observe: rpc.NewObserveService(p.engine, info),
 		Policy: rpc.NewPolicyService(p.catalog, p.runtime), Control: rpc.NewControlService(p.runtime, p.alerts),
-		Auth: p.access.auth, Metrics: metricsHandler(p.registry, p.log),
+		Auth: p.access.auth, Metrics: metricsHandler(p.registry, p.log), Prometheus: prom, RegisterGRPC: prom.RegisterOTLP,
 		TLS: encryption, AllowedOrigins: c.HTTP.AllowedOrigins, MaxConnections: int(c.Limits.MaxConnections),
 		Drain: p.engine.Close, ShutdownTimeout: c.ShutdownTimeout.Std(), Logger: p.log, Version: info.Version,
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/sluice-project/sluice/internal/ledger"
 	"github.com/sluice-project/sluice/internal/policy"
 	"github.com/sluice-project/sluice/internal/policy/blueprint"
+	"github.com/sluice-project/sluice/internal/signal"
 )
 
 // Compiler compiles policy documents and values files of blueprints for the catalog. The zero Compiler
@@ -29,7 +30,7 @@ var _ document.Compiler = Compiler{}
 
 // Compile implements document.Compiler.
 func (Compiler) Compile(src document.Source) (*document.Compiled, error) {
-	doc, err := blueprint.Parse(policy.Source{File: src.File, Name: src.Name, Blueprint: src.Blueprint, Text: src.Text})
+	doc, err := blueprint.Parse(policy.Source{File: src.File, Name: src.Name, Blueprint: src.Blueprint, Text: src.Text, CheckQuery: signal.CheckQuery})
 	if err != nil {
 		var mistakes fielderr.List
 		if errors.As(err, &mistakes) {

@@ -132,7 +132,7 @@ func pathPermission(path string) permission {
 	switch {
 	case path == "/", path == "/healthz", path == "/readyz", path == "/openapi.json":
 		return permitOpen
-	case path == "/api/v1/write", path == "/v1/metrics":
+	case path == "/api/v1/write", path == "/v1/metrics", path == "/api/v1/otlp/v1/metrics":
 		return permitChange
 	case path == "/metrics", strings.HasPrefix(path, "/api/v1/"):
 		return permitRead

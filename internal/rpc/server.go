@@ -41,7 +41,7 @@ type ServerConfig struct {
 	// not there.
 	Prometheus http.Handler
 	// RegisterGRPC adds services that are not Sluice's own; nil: none. They need a permission in this package.
-	RegisterGRPC func(grpc.ServiceRegistrar)
+	RegisterGRPC func(*grpc.Server)
 	// Ready tells why the server should not get requests yet; nil: it should.
 	Ready func() error
 	// TLS encrypts the port; nil: clear text.
