@@ -58,8 +58,9 @@ var stripes = 1 << min(4, bits.Len(uint(runtime.GOMAXPROCS(0))))
 
 func newLimiter(spec *LimiterSpec, authority ledger.Authority, maxWaiting int) (*limiter, error) {
 	l := &limiter{id: spec.ID, kind: spec.Kind, published: spec, own: newBin("")}
-	l.spec.Store(l.merge(spec))
-	l.announced = l.announcement()
+	first := l.merge(spec)
+	l.announced = l.announcement(first)
+	l.spec.Store(first)
 	switch {
 	case spec.Kind.holdsSlots():
 		l.slots = authority.Slots(spec.ID, l.announced.slots)
@@ -89,8 +90,9 @@ func (l *limiter) configure(spec *LimiterSpec, now limit.Instant, wakes *sched.W
 		l.lapses.Store(0)
 	}
 	l.published = spec
-	l.spec.Store(l.merge(spec))
-	l.announce()
+	next := l.merge(spec)
+	l.announce(next)
+	l.spec.Store(next)
 	l.steering.Unlock()
 	if l.queue != nil {
 		l.queue.FreedAll(now, wakes)

@@ -26,10 +26,14 @@ func (e *Engine) Steer(setpoints []setpoint.Setpoint) {
 	for i := range setpoints {
 		sp := &setpoints[i]
 		l := refs[sp.Ref]
-		if l == nil || !l.steer(sp, now) || l.queue == nil || l.queue.Waiting() == 0 {
+		if l == nil || !l.steer(sp, now) || l.queue == nil {
 			continue
 		}
-		l.queue.FreedAll(now, &wakes)
+		if l.queue.Waiting() == 0 && l.spec.Load().LimitBy == "" {
+			l.queue.Freed("", now, &wakes) // a flow may be about to wait, having been refused under the old numbers
+		} else {
+			l.queue.FreedAll(now, &wakes)
+		}
 		wakes.Run()
 	}
 }
@@ -58,9 +62,9 @@ func (l *limiter) steer(sp *setpoint.Setpoint, now limit.Instant) bool {
 	} else {
 		l.known = true
 	}
+	l.announce(&next)
 	l.spec.Store(&next)
 	l.lapses.Store(int64(lapses))
-	l.announce()
 	return true
 }
 
@@ -143,9 +147,9 @@ func (l *limiter) lapse(now limit.Instant) {
 	}
 	next := *l.spec.Load()
 	l.passLocked(&next, nil, now)
+	l.announce(&next)
 	l.spec.Store(&next)
 	l.lapses.Store(0)
-	l.announce()
 }
 
 // merge makes the spec in force of one that is published: a driven limiter keeps the numbers it has.
@@ -180,11 +184,10 @@ func (l *limiter) merge(spec *LimiterSpec) *LimiterSpec {
 	return &next
 }
 
-// announcement is what the ledger should be told about the numbers in force. A bucket whose numbers are
+// announcement is what the ledger should be told about the numbers of a spec. A bucket whose numbers are
 // not known yet keeps what is in it; a limit that finds itself needs to know what is in flight, also while
 // everything passes. REQUIRES steering.
-func (l *limiter) announcement() announced {
-	spec := l.spec.Load()
+func (l *limiter) announcement(spec *LimiterSpec) announced {
 	a := announced{spec.Bucket, spec.Slots}
 	if spec.Driven && !l.known {
 		a.bucket.Capacity, a.bucket.FillAmount = limit.MaxTokens, 0
@@ -195,9 +198,10 @@ func (l *limiter) announcement() announced {
 	return a
 }
 
-// announce tells the ledger about the numbers in force if they are new. REQUIRES steering.
-func (l *limiter) announce() {
-	a := l.announcement()
+// announce tells the ledger about the numbers of a spec, if they are new, before it comes into force.
+// REQUIRES steering.
+func (l *limiter) announce(spec *LimiterSpec) {
+	a := l.announcement(spec)
 	if a == l.announced {
 		return
 	}
