@@ -47,6 +47,26 @@ import (
 // In: overload_confirmation. Out: max_concurrency, is_overload.
 type ConcurrencyController struct {
 	config ConcurrencyConfig
+	seen   setpoint.Observation // counters of the last Feed; Durations is not used
+	counts [setpoint.DurationBuckets]uint64
+	begun  bool      // seen is valid
+	fed    bool      // since the last Step
+	now    sightings // this tick
+	window sightings // since the limit was changed or times were measured
+	settle int64     // ticks until what ends was started under the limit in force
+
+	limit float64
+	base  float64 // logarithm of the time without waiting
+	known bool    // base is valid
+	shape float64 // logarithm of what time is relative to the arithmetic mean
+	found bool    // times have followed the limit once, so that it is not just growing
+	grew  float64 // the limit before it was raised last, until it is cut; 0: none
+	mode  mode
+	trial trial
+	calm  int     // measurements since something was done
+	probe int     // calm measurements until the next probe
+	alive float64 // the limit before everything began to fail; 0: not so
+	over  bool
 }
 
 // ConcurrencyConfig configures a ConcurrencyController.
@@ -57,17 +77,455 @@ type ConcurrencyConfig struct {
 	Initial float64
 }
 
+// mode is what a measurement is for.
+type mode uint8
+
+const (
+	hold    mode = iota // nothing in particular
+	lowered             // whether times fell after the limit did
+	raised              // whether they rise when it is back
+	probing             // the base
+)
+
+// trial compares times under two limits.
+type trial struct {
+	high, low     float64 // limits
+	before        float64 // a higher limit to go back to; 0: high
+	lnHigh, lnLow float64 // logarithms of times
+	varHigh       float64 // their variances
+	varLow        float64
+	mixed         bool    // lnHigh may be of before and after a change
+	odds          float64 // logarithm of the odds that times follow the limit
+	rounds        int
+}
+
+const (
+	// headroom is the part of the limit that is meant to wait inside the service, so that more capacity is
+	// noticed; at least one flow. Less is not told from noise at once, more is waiting for nothing.
+	headroom = 0.2
+	// minEnded and maxError say when a measurement is good enough: enough flows have ended, and the error
+	// of the logarithm of their time is small.
+	minEnded = 8
+	maxError = 0.06
+	// otherError is what is added to the error: flows that end together are not independent.
+	otherError = 0.02
+	// surprise is the difference, in errors, that ends a measurement at once.
+	surprise = 5
+	// doubt is how many errors a time may be off before something is done.
+	doubt = 2
+	// cutBy and cutDeepBy are what remains of the limit when times rise by themselves, and when they are
+	// deep times what they were.
+	cutBy, cutDeepBy, deep = 0.7, 0.5, 3
+	// sure are the log odds at which a trial ends (about nine to one), and maxRounds how many comparisons
+	// it may take.
+	sure, maxRounds = 2.2, 8
+	// firstProbe and lastProbe are the least and the most measurements between probes. A probe that finds
+	// the base as it was doubles the number.
+	firstProbe, lastProbe = 4, 32
+	// below is how far under the number needed a probe goes.
+	below = 0.9
+	// recall is how much of the difference that one measurement makes to the base counts.
+	recall = 0.3
+	// deadShare is the share of results from which on a service is alive; deadLimit how far the limit falls
+	// while it is not.
+	deadShare, deadLimit = 0.2, 0.125
+)
+
 // NewConcurrencyController returns a ConcurrencyController.
 func NewConcurrencyController(c ConcurrencyConfig) *ConcurrencyController {
-	return &ConcurrencyController{config: c}
+	k := &ConcurrencyController{config: c, probe: firstProbe}
+	k.set(c.Initial)
+	k.settle = 0
+	return k
 }
 
 // Feed takes what has been seen at the actuator up to now. It keeps nothing of o.
 func (c *ConcurrencyController) Feed(o *setpoint.Observation) {
-	_ = o
+	c.fed = true
+	again := !c.begun || o.Ended < c.seen.Ended || o.Rejected < c.seen.Rejected || o.DurationSum < c.seen.DurationSum
+	for i := range min(len(o.Durations), len(c.counts)) {
+		if !again && o.Durations[i] > c.counts[i] {
+			c.now.counts[i] += o.Durations[i] - c.counts[i]
+		}
+		c.counts[i] = o.Durations[i]
+	}
+	if again {
+		c.now, c.window = sightings{}, sightings{}
+	} else {
+		c.now.add(&c.seen, o, c.limit)
+	}
+	c.begun = true
+	c.seen = *o
+	c.seen.Durations = nil
 }
 
 // Step implements circuit.Component.
-func (c *ConcurrencyController) Step(_ *circuit.Tick, _, out []float64) {
-	out[0], out[1] = clamp(math.Round(c.config.Initial), c.config.Min, c.config.Max), 0
+func (c *ConcurrencyController) Step(t *circuit.Tick, in, out []float64) {
+	if c.fed {
+		c.fed = false
+		c.tick(t.Interval.Seconds(), truthOf(in[0]) == no)
+	}
+	out[0], out[1] = c.limit, reading(c.over)
+}
+
+// tick looks at what the window has.
+func (c *ConcurrencyController) tick(interval float64, free bool) {
+	held, peak := c.now.held, c.now.peak
+	c.now.seconds, c.now.ticks = interval, 1
+	if held {
+		c.now.heldTicks = 1
+	}
+	c.window.merge(&c.now)
+	c.now = sightings{}
+	if c.settle > 0 {
+		c.settle--
+		c.window = sightings{}
+	} else if m, ok := c.measure(); ok {
+		before := c.limit
+		c.act(&m)
+		c.window = sightings{}
+		if c.limit != before {
+			c.settle = int64(min(maxTicks, math.Ceil(m.mean/interval-0.5)))
+		}
+	}
+	c.over = held && c.found && c.grew == 0
+	if free {
+		c.over, c.mode = false, hold
+		c.limit = clamp(max(c.limit, math.Ceil(2*peak)), c.config.Min, c.config.Max)
+	}
+}
+
+// set brings the limit to a whole number within the bounds.
+func (c *ConcurrencyController) set(limit float64) {
+	c.limit = clamp(math.Round(limit), c.config.Min, c.config.Max)
+}
+
+// act decides on the limit after a measurement.
+func (c *ConcurrencyController) act(m *measurement) {
+	if c.failing(m) {
+		return
+	}
+	if !c.known {
+		c.base, c.known = m.ln, true
+	}
+	if !m.held {
+		c.quiet(m)
+		return
+	}
+	switch c.mode {
+	case lowered:
+		c.judgeLow(m)
+	case raised:
+		c.judgeHigh(m)
+	case probing:
+		c.probed(m)
+	default:
+		c.regulate(m)
+	}
+}
+
+// failing lowers the limit while nothing succeeds, for nothing is lost by that, and sets it back when
+// something does. It reports whether the measurement says no more than that.
+func (c *ConcurrencyController) failing(m *measurement) bool {
+	switch {
+	case m.good > 0 && c.alive == 0:
+		return false
+	case m.good < deadShare:
+		if c.alive == 0 {
+			c.alive, c.mode = c.limit, hold
+		}
+		c.set(max(c.alive*deadLimit, c.limit*cutBy))
+	default:
+		c.set(c.alive)
+		c.alive, c.calm = 0, 0
+	}
+	return true
+}
+
+// quiet learns the base while the limit is not in the way.
+func (c *ConcurrencyController) quiet(m *measurement) {
+	if c.mode != hold {
+		c.set(c.trial.high)
+		c.mode = hold
+	}
+	c.calm = 0
+	d := m.ln - c.base
+	if d < 0 || m.used < 0.7*c.limit/(1+headroom) {
+		c.base += recall * d
+	}
+}
+
+// room is how much longer flows should take than the base, as a logarithm.
+func room(need float64) float64 { return math.Log1p(max(headroom, 1/max(1, need))) }
+
+// regulate keeps the limit where flows wait a little.
+func (c *ConcurrencyController) regulate(m *measurement) {
+	d := m.ln - c.base
+	if d < -(doubt+1)*m.err {
+		c.base, d = m.ln, 0
+	}
+	need := c.limit * math.Exp(-max(0, d))
+	room := room(math.Round(need))
+	slack := max(0.05, doubt*m.err)
+	switch {
+	case d > room+slack:
+		c.cut(m, d, need)
+	case d < room-max(slack, room/2) && m.used > c.limit/2:
+		c.grow(m, d, room)
+	default:
+		c.grew = 0
+		c.calm++
+		if c.calm >= c.probe {
+			c.startProbe(m, need)
+		}
+	}
+}
+
+// grow raises the limit: by the headroom first and when that was too much lately, else twofold.
+func (c *ConcurrencyController) grow(m *measurement, d, room float64) {
+	next := 2 * c.limit
+	if c.found && c.grew == 0 && c.calm < 2 {
+		next = max(c.limit+1, c.limit*math.Exp(room))
+	}
+	c.grew, c.calm = c.limit, 0
+	c.set(next)
+}
+
+// cut lowers the limit. What rose because the limit was raised is put right at once. Otherwise a trial
+// begins.
+func (c *ConcurrencyController) cut(m *measurement, d, need float64) {
+	target := need * math.Exp(room(math.Round(need)))
+	c.calm = 0
+	if c.grew > 0 {
+		c.found = true
+		c.set(max(target, c.grew))
+		c.grew = 0
+		return
+	}
+	least := cutBy
+	if d > math.Log(deep) {
+		least = cutDeepBy
+	}
+	low := max(c.config.Min, math.Floor(max(target, least*c.limit)))
+	if low >= c.limit { // nothing to compare with, and nothing to lose by believing it
+		c.base += recall * d
+		return
+	}
+	c.trial = trial{high: c.limit, low: low, lnHigh: m.ln, varHigh: m.err * m.err, mixed: true}
+	c.mode = lowered
+	c.set(low)
+}
+
+// weigh adds a comparison to the odds.
+func (t *trial) weigh() {
+	step := math.Log(t.high / t.low)
+	t.odds += (t.lnHigh - t.lnLow - step/2) * step / (t.varHigh + t.varLow)
+	t.rounds++
+}
+
+// judgeLow compares times after the limit was lowered.
+func (c *ConcurrencyController) judgeLow(m *measurement) {
+	t := &c.trial
+	t.lnLow, t.varLow = m.ln, m.err*m.err
+	t.weigh()
+	switch {
+	case t.odds > sure:
+		c.follow(m)
+	case t.mixed && m.ln-c.base > math.Log(deep) && t.low > c.config.Min:
+		// Too slow to go back up: compare with less, now that times are of after the change.
+		*t = trial{
+			high: t.low, low: max(c.config.Min, math.Floor(cutDeepBy*t.low)), before: max(t.high, t.before),
+			lnHigh: m.ln, varHigh: m.err * m.err,
+		}
+		c.set(t.low)
+	case !t.mixed && t.odds < -sure:
+		c.believe(m)
+	default:
+		if t.mixed {
+			t.mixed, t.odds, t.rounds = false, 0, 0
+		}
+		c.mode = raised
+		c.set(t.high)
+	}
+}
+
+// judgeHigh compares times after the limit was set back.
+func (c *ConcurrencyController) judgeHigh(m *measurement) {
+	t := &c.trial
+	t.lnHigh, t.varHigh = m.ln, m.err*m.err
+	t.weigh()
+	switch {
+	case t.odds > sure || t.rounds >= maxRounds && t.odds > 0:
+		c.follow(m)
+	case t.odds < -sure || t.rounds >= maxRounds:
+		c.believe(m)
+	default:
+		c.mode = lowered
+		c.set(t.low)
+	}
+}
+
+// follow ends a trial: times follow the limit, so there is a queue, and the limit may be cut.
+func (c *ConcurrencyController) follow(m *measurement) {
+	c.mode, c.found = hold, true
+	d := m.ln - c.base
+	need := c.limit * math.Exp(-max(0, d))
+	room := room(math.Round(need))
+	if d < room/2 { // what it was is over, or the cut was too deep
+		c.set(min(2*c.limit, max(c.trial.high, c.trial.before)))
+		return
+	}
+	c.set(need * math.Exp(room))
+}
+
+// believe ends a trial: times do not follow the limit, so they are the new base.
+func (c *ConcurrencyController) believe(m *measurement) {
+	c.mode, c.base, c.probe, c.calm = hold, m.ln, firstProbe, 0
+	c.set(max(c.trial.high, c.trial.before))
+}
+
+// startProbe lowers the limit under what is needed.
+func (c *ConcurrencyController) startProbe(m *measurement, need float64) {
+	low := max(c.config.Min, math.Floor(below*need))
+	c.calm = 0
+	if low >= c.limit {
+		return
+	}
+	c.trial = trial{high: c.limit, low: low, lnHigh: m.ln, varHigh: m.err * m.err}
+	c.mode = probing
+	c.set(low)
+}
+
+// probed learns the base from a probe. While times were waiting even then, it goes on downwards.
+func (c *ConcurrencyController) probed(m *measurement) {
+	t := &c.trial
+	d := m.ln - c.base
+	fell := t.lnHigh - m.ln
+	if d < -doubt*m.err && fell > 0.6*math.Log(t.high/t.low) && t.low > c.config.Min {
+		c.base, c.probe = m.ln, firstProbe
+		*t = trial{high: t.low, low: max(c.config.Min, math.Floor(0.75*t.low)), lnHigh: m.ln, varHigh: m.err * m.err}
+		c.set(t.low)
+		return
+	}
+	c.mode = hold
+	if math.Abs(d) < doubt*m.err {
+		c.base += recall * d
+		c.probe = min(2*c.probe, lastProbe)
+		c.set(t.high)
+		return
+	}
+	c.base += d * (1 + recall) / 2
+	c.probe = firstProbe
+	c.set(min(t.high, t.high*math.Exp(c.base-t.lnHigh+room(t.high))))
+}
+
+// sightings adds up what happened.
+type sightings struct {
+	ended, failed uint64
+	sum           float64 // of the times of flows, in seconds
+	counts        [setpoint.DurationBuckets]uint64
+	seconds       float64
+	inFlight      float64 // sum over ticks
+	peak          float64
+	ticks         int
+	heldTicks     int  // ticks with held
+	held          bool // flows had to wait for the limit, or were turned away
+}
+
+// add adds what was seen since before.
+func (w *sightings) add(before, o *setpoint.Observation, limit float64) {
+	w.ended += o.Ended - before.Ended
+	w.failed += max(o.Failed, before.Failed) - before.Failed
+	w.sum += o.DurationSum - before.DurationSum
+	w.inFlight = o.InFlight
+	w.peak = max(w.peak, o.InFlightPeak, o.InFlight)
+	w.held = w.held || w.peak > limit-1 && (o.Waiting > 0 || o.Rejected > before.Rejected)
+}
+
+// merge adds a later window. Times from before the limit was reached say nothing about the limit: they are
+// forgotten when it is.
+func (w *sightings) merge(next *sightings) {
+	if next.held && w.heldTicks == 0 {
+		*w = *next
+		return
+	}
+	for i, n := range next.counts {
+		w.counts[i] += n
+	}
+	w.ended += next.ended
+	w.failed += next.failed
+	w.sum += next.sum
+	w.seconds += next.seconds
+	w.inFlight += next.inFlight
+	w.peak = max(w.peak, next.peak)
+	w.ticks += next.ticks
+	w.heldTicks += next.heldTicks
+}
+
+// logTimes is the mean of the logarithms of times, and its standard error. The buckets only give it its
+// shape: it is scaled so that the arithmetic mean would be right.
+func (w *sightings) logTimes() (ln, err float64) {
+	n, sum, squares, total := 0.0, 0.0, 0.0, 0.0
+	for i, count := range w.counts {
+		if count == 0 {
+			continue
+		}
+		mid := setpoint.DurationBound(i) * bucketMiddle
+		l, k := math.Log(mid), float64(count)
+		n, sum, squares, total = n+k, sum+k*l, squares+k*l*l, total+k*mid
+	}
+	mean := w.sum / float64(w.ended)
+	if n == 0 { // not measured: assume an exponential distribution
+		return math.Log(mean), 1 / math.Sqrt(float64(w.ended))
+	}
+	ln = sum/n + math.Log(mean*n/total)
+	return ln, math.Sqrt(max(0, squares/n-sum*sum/n/n) / n)
+}
+
+// bucketMiddle is the geometric middle of a bucket of durations, relative to its upper bound.
+const bucketMiddle = 0.917
+
+// measurement is what a window says.
+type measurement struct {
+	ln   float64 // logarithm of the time per result, in seconds; +Inf: no results
+	err  float64 // its standard error
+	mean float64 // of the time of flows, in seconds
+	good float64 // share of flows that did not fail
+	used float64 // flows in the service on average
+	held bool    // the limit was in the way, at least half of the time
+}
+
+// fewFail is the share of failed flows up to which time is counted per flow rather than per result.
+const fewFail = 0.02
+
+// measure reads the window, if it is worth it.
+func (c *ConcurrencyController) measure() (m measurement, ok bool) {
+	w := &c.window
+	if w.ended < minEnded || !(w.sum > 0) {
+		return m, false
+	}
+	n := float64(w.ended)
+	m = measurement{mean: w.sum / n, good: 1 - float64(min(w.failed, w.ended))/n, held: 2*w.heldTicks >= w.ticks && w.heldTicks > 0}
+	m.used = w.sum / w.seconds
+	if m.mean > w.seconds/2 {
+		m.used = w.inFlight / float64(w.ticks)
+	}
+	m.ln, m.err = w.logTimes()
+	if 1-m.good > fewFail {
+		// Failures may be much shorter or longer than results. What counts is the time in slots per result.
+		m.ln = max(m.ln, math.Log(m.mean)+c.shape) - math.Log(m.good)
+		m.err = math.Hypot(m.err, math.Sqrt((1-m.good)/max(m.good*n, 1)))
+	} else {
+		d := m.ln - math.Log(m.mean)
+		if !c.known {
+			c.shape = d
+		}
+		c.shape += recall * (d - c.shape)
+	}
+	m.err = math.Hypot(m.err, otherError)
+	enough := maxError
+	if !m.held {
+		enough *= 2
+	}
+	return m, m.err <= enough || c.known && math.Abs(m.ln-c.base) > surprise*m.err
 }
