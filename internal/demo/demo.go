@@ -60,7 +60,7 @@ type plan struct {
 var plans = []plan{
 	{name: "mistral", summary: "10 users share a language model that serves 2 prompts at a time; paying users go first", scale: 100, build: newMistral},
 	{name: "quota", summary: "20 workers share a provider's quota of requests and tokens per minute without a refusal", scale: 10, build: newQuota},
-	{name: "overload", summary: "a service gets three times the load it can carry; four runs: no policy, a static limit, two that find it", scale: 1, run: runOverload},
+	{name: "overload", summary: "three times the load a service can carry: no limit, a wrong one, two that adapt", scale: 1, run: runOverload},
 }
 
 // Names lists the demos.
