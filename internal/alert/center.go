@@ -336,7 +336,7 @@ func (c *Center) resolve(r *record, now time.Time) {
 	heap.Remove(&c.due, r.place)
 	c.unhash(r)
 	delete(c.byLabels, r.key)
-	r.alert.State, r.alert.End = Resolved, now.Round(0).UTC()
+	r.alert.State, r.alert.End = Resolved, plain(now)
 	r.source = Event{}
 	r.version++
 	for _, d := range r.deliveries {

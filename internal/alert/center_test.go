@@ -215,6 +215,20 @@ func TestFiresAndResolves(t *testing.T) {
 	})
 }
 
+// TestTimesReadBack keeps times to what a store can keep, or a webhook sent again after a restart would differ.
+func TestTimesReadBack(t *testing.T) {
+	c, err := New(Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ev := busy("p")
+	ev.At = time.Unix(1, 123456789)
+	c.Raise(ev)
+	if got, want := all(t, c)[0], time.UnixMicro(1123456).UTC(); got.Start != want || got.Last != want {
+		t.Errorf("got %v and %v, want %v", got.Start, got.Last, want)
+	}
+}
+
 func TestTimeOfEventCounts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, stop := start(t, Config{})

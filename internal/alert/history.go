@@ -45,7 +45,7 @@ func (c *Center) Load(ctx context.Context) error {
 			continue
 		}
 		if a.State == Firing { // the same alert twice: not what we write
-			r.alert.State, r.alert.End = Resolved, now.Round(0).UTC()
+			r.alert.State, r.alert.End = Resolved, plain(now)
 			c.touch(r)
 		}
 		c.owe(r, a.Pending)

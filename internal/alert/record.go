@@ -75,13 +75,16 @@ func timeout(d time.Duration) time.Duration {
 	return d
 }
 
-// eventTime is when an event was seen, without the monotonic clock, so that it reads back as it was written.
+// eventTime is when an event was seen.
 func eventTime(ev *Event, now time.Time) time.Time {
 	if ev.At.IsZero() {
-		return now.Round(0).UTC()
+		return plain(now)
 	}
-	return ev.At.Round(0).UTC()
+	return plain(ev.At)
 }
+
+// plain is a time as a Store gives it back, so that what is sent before and after a restart is the same.
+func plain(t time.Time) time.Time { return t.UTC().Truncate(time.Microsecond) }
 
 // nextDue is when the center has to look at a firing record.
 func (r *record) nextDue() time.Time {
