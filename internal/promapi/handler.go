@@ -191,7 +191,7 @@ func writeError(w http.ResponseWriter, err error) {
 func writeProblem(w http.ResponseWriter, p problem) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(p.status)
-	body, _ := json.Marshal(struct { //nolint:errcheck // strings can be written
+	body, _ := json.Marshal(struct { // strings can be written
 		Status    string `json:"status"`
 		ErrorType string `json:"errorType"`
 		Error     string `json:"error"`

@@ -171,7 +171,7 @@ func otlpProblem(w http.ResponseWriter, kind string, code int, text string) {
 	w.Header().Set("Content-Type", kind)
 	w.WriteHeader(code)
 	if kind == jsonType {
-		body, _ := json.Marshal(map[string]string{"message": text}) //nolint:errcheck // strings can be written
+		body, _ := json.Marshal(map[string]string{"message": text}) // strings can be written
 		_, _ = w.Write(body)
 		return
 	}

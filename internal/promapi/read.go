@@ -201,6 +201,8 @@ func (h *Handler) selection(r *http.Request) (s selection, err error) {
 	return s, nil
 }
 
+func (s selection) close() { _ = s.querier.Close() } // it was only read
+
 // union asks once for each set of matchers, and sorts what comes back.
 func (s selection) union(ask func(...*labels.Matcher) ([]string, error)) (reply, error) {
 	sets := s.sets
@@ -231,7 +233,7 @@ func (h *Handler) labelNames(ctx context.Context, r *http.Request) (reply, error
 	if err != nil {
 		return reply{}, err
 	}
-	defer s.querier.Close()
+	defer s.close()
 	return s.union(func(m ...*labels.Matcher) ([]string, error) {
 		names, _, err := s.querier.LabelNames(ctx, s.hints, m...)
 		return names, err
@@ -251,7 +253,7 @@ func (h *Handler) labelValues(ctx context.Context, r *http.Request) (reply, erro
 	if err != nil {
 		return reply{}, err
 	}
-	defer s.querier.Close()
+	defer s.close()
 	return s.union(func(m ...*labels.Matcher) ([]string, error) {
 		values, _, err := s.querier.LabelValues(ctx, name, s.hints, m...)
 		return values, err
@@ -264,7 +266,7 @@ func (h *Handler) series(ctx context.Context, r *http.Request) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	defer s.querier.Close()
+	defer s.close()
 	if len(s.sets) == 0 {
 		return reply{}, badData("no match[] parameter provided")
 	}

@@ -94,7 +94,7 @@ func (a *Appender) Append(ref storage.SeriesRef, ls labels.Labels, st, t int64, 
 	if a.next == nil {
 		return 0, a.service.unavailable()
 	}
-	name := ls.Get(labels.MetricName)
+	name := ls.Get(model.MetricNameLabel)
 	if ls.Get("job") == Job || a.service.names.own(name) {
 		a.refuse(&a.refused.Reserved, "reserved", fmt.Sprintf("%s: Sluice keeps series of this name, or with job=%q, itself; rename or drop it before it is sent", shorten(ls), Job))
 		return 0, nil
@@ -157,7 +157,7 @@ func badLabels(ls labels.Labels) string {
 	switch name, twice := ls.HasDuplicateLabelNames(); {
 	case longest > 0:
 		return fmt.Sprintf("%s: a label with %d bytes, want at most %d in a name and %d in a value", shorten(ls), longest, mostName, mostValue)
-	case !ls.Has(labels.MetricName):
+	case !ls.Has(model.MetricNameLabel):
 		return shorten(ls) + ": a series without a name"
 	case ls.Len() > mostLabels:
 		return fmt.Sprintf("%s: %d labels, want at most %d", shorten(ls), ls.Len(), mostLabels)

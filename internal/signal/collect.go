@@ -272,7 +272,7 @@ func (c *collector) add(name string, m *metric, label string, bound float64, cou
 func (c *collector) newSeries(name string, m *metric, label string, bound float64, counts bool) *series {
 	b := &c.builder
 	b.Reset()
-	b.Add(labels.MetricName, name)
+	b.Add(model.MetricNameLabel, name)
 	b.Add("job", Job)
 	for _, p := range m.pairs {
 		if n := p.GetName(); n != "job" && n != label && p.GetValue() != "" {
@@ -440,7 +440,7 @@ func (c *collector) endOld(ctx context.Context, db storage.Queryable, now int64)
 		c.failed = fmt.Errorf("end old series: %w", err)
 		return
 	}
-	defer q.Close()
+	defer func() { _ = q.Close() }()
 	alive := map[uint64]bool{}
 	for _, f := range c.families {
 		for _, m := range f.metrics {

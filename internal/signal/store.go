@@ -43,9 +43,8 @@ const (
 )
 
 var (
-	errNoStore  = &Error{KindClosed, "the time series cannot be used now; the log says why"}
-	errTooMany  = errors.New("too many series")
-	errReserved = errors.New("series that Sluice keeps itself")
+	errNoStore = &Error{KindClosed, "the time series cannot be used now; the log says why"}
+	errTooMany = errors.New("too many series")
 )
 
 // store is the database: it opens, renews, bounds and closes it. Its methods may be called concurrently.

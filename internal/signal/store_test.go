@@ -15,6 +15,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/storage"
 )
@@ -269,7 +270,7 @@ func TestClockThatStepsBack(t *testing.T) {
 }
 
 func gauge(i int) labels.Labels {
-	return labels.FromStrings(labels.MetricName, "pushed", "n", fmt.Sprint(i))
+	return labels.FromStrings(model.MetricNameLabel, "pushed", "n", fmt.Sprint(i))
 }
 
 // push sends one sample each of a range of series.
@@ -339,42 +340,42 @@ func TestSamplesOfOthers(t *testing.T) {
 		}
 		return a.Refused(), err
 	}
-	if r, err := add(now, labels.MetricName, "theirs"); err != nil || r.Err() != nil {
+	if r, err := add(now, model.MetricNameLabel, "theirs"); err != nil || r.Err() != nil {
 		t.Error(err, r)
 	}
-	if r, err := add(now, labels.MetricName, "go_things", "job", "app"); err != nil || r.Err() != nil {
+	if r, err := add(now, model.MetricNameLabel, "go_things", "job", "app"); err != nil || r.Err() != nil {
 		t.Errorf("what every program measures: %v, %v", err, r)
 	}
 	for _, pairs := range [][]string{
-		{labels.MetricName, "ticks_total", "job", "prometheus"},
-		{labels.MetricName, "theirs", "job", "sluice"},
+		{model.MetricNameLabel, "ticks_total", "job", "prometheus"},
+		{model.MetricNameLabel, "theirs", "job", "sluice"},
 	} {
 		if r, err := add(now, pairs...); err != nil || r.Reserved != 1 || !strings.Contains(r.Err().Error(), "rename or drop") {
 			t.Errorf("%v: %v, %v", pairs, err, r)
 		}
 	}
-	if r, err := add(now.Add(time.Hour), labels.MetricName, "theirs"); err != nil || r.Time != 1 {
+	if r, err := add(now.Add(time.Hour), model.MetricNameLabel, "theirs"); err != nil || r.Time != 1 {
 		t.Errorf("from the future: %v, %v", err, r)
 	}
-	if r, err := add(now.Add(-5*time.Minute), labels.MetricName, "theirs"); err != nil || r.Total() != 0 {
+	if r, err := add(now.Add(-5*time.Minute), model.MetricNameLabel, "theirs"); err != nil || r.Total() != 0 {
 		t.Errorf("five minutes late: %v, %v", err, r)
 	}
-	if r, err := add(now.Add(-time.Hour), labels.MetricName, "theirs"); err != nil || r.Time != 1 {
+	if r, err := add(now.Add(-time.Hour), model.MetricNameLabel, "theirs"); err != nil || r.Time != 1 {
 		t.Errorf("an hour late: %v, %v", err, r)
 	}
 	long := strings.Repeat("x", mostValue+1)
 	for _, pairs := range [][]string{
 		{"a", "b"},
-		{labels.MetricName, "x", "a", long},
-		{labels.MetricName, "x", long, "a"},
-		{labels.MetricName, "x", "a", "\xff"},
-		{labels.MetricName, "x", "", "a"},
+		{model.MetricNameLabel, "x", "a", long},
+		{model.MetricNameLabel, "x", long, "a"},
+		{model.MetricNameLabel, "x", "a", "\xff"},
+		{model.MetricNameLabel, "x", "", "a"},
 	} {
 		if r, err := add(now, pairs...); err != nil || r.Invalid != 1 || len(r.First) > 2000 {
 			t.Errorf("%.100q: %v, %v", pairs, err, r)
 		}
 	}
-	many := []string{labels.MetricName, "x"}
+	many := []string{model.MetricNameLabel, "x"}
 	for i := range mostLabels {
 		many = append(many, fmt.Sprint("l", i), "v")
 	}
