@@ -49,7 +49,7 @@ func (p *pump) start(ctx context.Context, s Signals, log *slog.Logger) {
 	if s == nil {
 		return
 	}
-	ctx, p.cancel = context.WithCancel(ctx)
+	ctx, p.cancel = context.WithCancel(context.WithoutCancel(ctx)) // until stop: run must find the goroutine
 	p.signals, p.log, p.jobs, p.done, p.busy = s, log, make(chan job), make(chan struct{}, 1), false
 	p.timer = time.NewTimer(time.Hour)
 	p.timer.Stop()
@@ -85,20 +85,29 @@ func (p *pump) work(ctx context.Context) {
 	}
 }
 
-// run does a job and waits for it: twice as long as the job itself would wait for its queries. It returns
-// false when that was too short, or the job before has not finished yet.
+// run does a job and waits for it: twice as long as the job itself would wait for its queries, or half of
+// that for the job before. It returns false when that was too short.
 func (p *pump) run(j job) bool {
-	if p.busy {
-		select {
-		case <-p.done:
-			p.busy = false
-		default:
-			return false
-		}
+	if p.busy && !p.finished(j.wait) {
+		return false
 	}
-	p.jobs <- j
+	p.jobs <- j // the goroutine is there, because nothing is busy
 	p.busy = true
-	p.timer.Reset(2 * j.wait)
+	return p.finished(2 * j.wait)
+}
+
+// finished waits for the job that runs.
+func (p *pump) finished(wait time.Duration) bool {
+	select {
+	case <-p.done:
+		p.busy = false
+		return true
+	default:
+	}
+	if wait <= 0 {
+		return false
+	}
+	p.timer.Reset(wait)
 	defer p.timer.Stop()
 	select {
 	case <-p.done:

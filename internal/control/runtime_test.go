@@ -10,6 +10,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -173,10 +174,13 @@ func (w *world) DeleteDynamicConfig(_ context.Context, policy string) error {
 	return w.broken
 }
 
-func (w *world) set(expr string, v float64) {
+func (w *world) set(expr string, v float64) { w.do(func() { w.values[expr] = v }) }
+
+// do changes something while the Runtime runs.
+func (w *world) do(change func()) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.values[expr] = v
+	change()
 }
 
 // sent takes the setpoints since the last call.
@@ -316,7 +320,7 @@ func TestIntervals(t *testing.T) {
 			t.Errorf("%d collections in 3 s without policies, want one per second", n)
 		}
 		s.publish(limit(t, "slow", "1s", "rate"), limit(t, "quick", "100ms", "rate"), limit(t, "hourly", "3600s", "rate"))
-		s.w.collected = nil
+		s.w.do(func() { s.w.collected = nil })
 		s.run(10 * time.Second)
 		if got := s.status("quick").Ticks; got < 100 || got > 101 {
 			t.Errorf("got %d ticks at 100 ms in 10 s", got)
@@ -381,12 +385,14 @@ func TestOverrun(t *testing.T) {
 		s.publish(limit(t, "p", "1s", "rate"))
 		s.run(1500 * time.Millisecond) // a tick at 0 s, at 1 s
 		slow := true
-		s.w.observe = func(setpoint.Ref) {
-			if slow {
-				slow = false
-				time.Sleep(3300 * time.Millisecond)
+		s.w.do(func() {
+			s.w.observe = func(setpoint.Ref) {
+				if slow {
+					slow = false
+					time.Sleep(3300 * time.Millisecond)
+				}
 			}
-		}
+		})
 		s.run(6 * time.Second) // 2 s (until 5.3 s), 5 s, 6 s, 7 s
 		st := s.status("p")
 		if st.Ticks != 6 || st.Skipped != 2 {
@@ -411,12 +417,12 @@ func TestSlowSignals(t *testing.T) {
 	inBubble(t, Config{}, func(s *server) {
 		s.w.set("rate", 7)
 		s.publish(limit(t, "p", "1s", "rate"))
-		s.w.query = 40 * time.Millisecond // within the 50 ms
+		s.w.do(func() { s.w.query = 40 * time.Millisecond }) // within the 50 ms
 		s.run(2100 * time.Millisecond)
 		if got := s.value("p", "RATE"); got != 7 {
 			t.Errorf("got %v, want 7", got)
 		}
-		s.w.collect = time.Hour
+		s.w.do(func() { s.w.collect = time.Hour })
 		s.w.set("rate", 8)
 		s.run(10 * time.Second)
 		st := s.status("p")
@@ -435,12 +441,14 @@ func TestBrokenPolicy(t *testing.T) {
 		s.w.set("rate", 60)
 		s.publish(limit(t, "a", "1s", "rate"), limit(t, "broken", "1s", "rate"), limit(t, "c", "1s", "rate"))
 		s.w.sent()
-		s.w.observe = func(ref setpoint.Ref) {
-			if ref.Policy == "broken" {
-				panic("oops")
+		s.w.do(func() {
+			s.w.observe = func(ref setpoint.Ref) {
+				if ref.Policy == "broken" {
+					panic("oops")
+				}
 			}
-		}
-		s.w.events = nil
+		})
+		s.w.do(func() { s.w.events = nil })
 		s.run(5 * time.Second)
 		st := s.status("broken")
 		if st.Ticks != 1 || !strings.Contains(st.Stopped, "oops") || st.Components[0].Status != st.Stopped {
@@ -454,7 +462,7 @@ func TestBrokenPolicy(t *testing.T) {
 		if len(s.w.events) != 10 {
 			t.Errorf("got %d alerts, want one per tick of the two that go on", len(s.w.events))
 		}
-		s.w.observe = nil
+		s.w.do(func() { s.w.observe = nil })
 		s.publish(limit(t, "broken", "1s", "rate + 0")) // another version starts anew
 		if st := s.status("broken"); st.Ticks != 1 || st.Stopped != "" {
 			t.Errorf("got %+v, want it to run", st)
@@ -517,13 +525,13 @@ func TestWorkloadTokens(t *testing.T) {
 			}
 		}
 		s.w.set(expr, 3)
-		s.w.tables[expr] = map[string]float64{"a": 12.5, "b": nan, "c": 0, "d": math.Inf(1), "": 5}
+		s.w.do(func() { s.w.tables[expr] = map[string]float64{"a": 12.5, "b": nan, "c": 0, "d": math.Inf(1), "": 5} })
 		s.run(time.Second)
 		sp := s.w.sent()
 		if want := map[string]float64{"a": 12.5}; len(sp) != 1 || !reflect.DeepEqual(sp[0].WorkloadTokens, want) {
 			t.Errorf("got %+v, want %v", sp, want)
 		}
-		delete(s.w.values, expr) // a query that fails
+		s.w.do(func() { delete(s.w.values, expr) }) // a query that fails
 		s.run(time.Second)
 		if got := s.w.sent(); len(got) != 1 || len(got[0].WorkloadTokens) != 1 {
 			t.Errorf("got %+v, want the tokens of before", got)
@@ -542,7 +550,7 @@ func variables(t testing.TB, extra string) *Program {
 func TestDynamicConfig(t *testing.T) {
 	inBubble(t, Config{}, func(s *server) {
 		ctx := s.t.Context()
-		s.w.configs["p"] = map[string]any{"rate": 5.0, "gone": true, "open": "yes"}
+		s.w.do(func() { s.w.configs["p"] = map[string]any{"rate": 5.0, "gone": true, "open": "yes"} })
 		s.publish(variables(t, ""))
 		if got := s.value("p", "RATE"); got != 5 {
 			t.Errorf("got %v, want what was kept", got)
@@ -568,11 +576,11 @@ func TestDynamicConfig(t *testing.T) {
 		if err := s.SetConfig(ctx, "p", map[string]any{"rate": 9.0, "open": 3.0}); !errors.As(err, &mistake) || mistake.Path != "open" {
 			t.Errorf("got %v, want a problem with open", err)
 		}
-		s.w.broken = errors.New("disk full")
+		s.w.do(func() { s.w.broken = errors.New("disk full") })
 		if err := s.SetConfig(ctx, "p", map[string]any{"rate": 9.0}); !errors.Is(err, s.w.broken) {
 			t.Errorf("got %v, want that of the store", err)
 		}
-		s.w.broken = nil
+		s.w.do(func() { s.w.broken = nil })
 		s.run(time.Second)
 		config, keys, err := s.Config("p")
 		if want := map[string]any{"rate": 7.0, "open": true}; err != nil || !reflect.DeepEqual(config, want) || !reflect.DeepEqual(s.w.configs["p"], want) || s.value("p", "RATE") != 7 {
@@ -621,7 +629,7 @@ func TestConfigBelongsToTheCaller(t *testing.T) {
 
 func TestUnreadableConfig(t *testing.T) {
 	inBubble(t, Config{}, func(s *server) {
-		s.w.broken = errors.New("damaged")
+		s.w.do(func() { s.w.broken = errors.New("damaged") })
 		err := s.Publish(s.t.Context(), []*Program{variables(t, "")})
 		synctest.Wait()
 		if !errors.Is(err, s.w.broken) || s.status("p").Ticks != 1 || len(s.status("p").Notices) != 1 {
@@ -635,35 +643,42 @@ func TestWatch(t *testing.T) {
 		ctx, cancel := context.WithCancel(s.t.Context())
 		s.publish(variables(t, ""))
 		s.run(3 * time.Second)
-		var got []Update
+		var all []Update
 		hold := make(chan struct{}, 1)
 		hold <- struct{}{}
 		ended := make(chan error, 1)
 		go func() {
 			ended <- s.Watch(ctx, "p", 2, func(u Update) error {
 				<-hold
-				got = append(got, u)
+				all = append(all, u)
 				hold <- struct{}{}
 				return nil
 			})
 		}()
-		synctest.Wait()
+		updates := func() []Update {
+			synctest.Wait()
+			<-hold
+			defer func() { hold <- struct{}{} }()
+			return slices.Clone(all)
+		}
+		got := updates()
 		if len(got) != 1 || len(got[0].Signals) != 3 || len(got[0].Frames) != 2 || got[0].Frames[1].Tick != 3 {
 			t.Fatalf("got %+v, want two frames of the past", got)
 		}
 		s.run(2 * time.Second)
-		if len(got) != 3 || got[2].Signals != nil || len(got[2].Frames) != 1 || got[2].Frames[0].Tick != 5 {
+		if got = updates(); len(got) != 3 || got[2].Signals != nil || len(got[2].Frames) != 1 || got[2].Frames[0].Tick != 5 {
 			t.Fatalf("got %+v, want each tick", got)
 		}
 		<-hold // the receiver is busy for longer than is kept
 		s.run(100 * time.Second)
 		hold <- struct{}{}
-		synctest.Wait()
+		got = updates()
 		u := got[len(got)-1]
 		if len(got) != 5 || u.Missed != 39 || len(u.Frames) != 60 || u.Frames[59].Tick != 105 {
 			t.Errorf("got %d updates, the last one with %d missed, %d frames", len(got), u.Missed, len(u.Frames))
 		}
 		s.publish(variables(t, "    - pulse_generator: {out_ports: {output: {signal_name: PULSE}}}\n"))
+		got = updates()
 		if u = got[len(got)-1]; len(u.Signals) != 4 && len(got[len(got)-2].Signals) != 4 {
 			t.Errorf("got %+v, want the signals of the new version", u)
 		}
@@ -804,7 +819,9 @@ func TestMetrics(t *testing.T) {
 				t.Errorf("%s: got %v (%v), want %v", name, v, ok, want)
 			}
 		}
+		s.mu.Lock()
 		s.config.MaxSignals = 10
+		s.mu.Unlock()
 		got = gather(t, s.Collector())
 		if got[`infinite_signal_readings_total{q,IN,root.0}`] != 5 || got[`signal_reading_count{q,IN,root.0}`] != 0 {
 			t.Errorf("got %v", got)
@@ -842,6 +859,19 @@ func gather(t *testing.T, c prometheus.Collector) map[string]float64 {
 		}
 	}
 	return out
+}
+
+// TestStopping: Run returns whenever it is told to, also while signals hang.
+func TestStopping(t *testing.T) {
+	for i := range 50 {
+		inBubble(t, Config{}, func(s *server) {
+			if i%2 == 0 {
+				s.w.do(func() { s.w.collect = time.Hour })
+			}
+			s.publish(limit(t, "p", "100ms", "rate"))
+			s.run(time.Duration(i) * 37 * time.Millisecond)
+		})
+	}
 }
 
 // TestWithoutAnything: a Runtime that is connected with nothing computes.
