@@ -55,7 +55,8 @@ func readSources(env Env, paths []string) ([]source, error) {
 	return out, nil
 }
 
-// policyFiles is the file itself, or those of a directory that a policy directory would take.
+// policyFiles is the file itself, or those of a directory that a policy directory would take, without tests
+// of policies.
 func policyFiles(path string) ([]string, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -71,7 +72,7 @@ func policyFiles(path string) ([]string, error) {
 	var files []string
 	for _, e := range entries {
 		ext := strings.ToLower(filepath.Ext(e.Name()))
-		if !e.IsDir() && !strings.HasPrefix(e.Name(), ".") && slices.Contains([]string{".yaml", ".yml", ".json"}, ext) {
+		if !e.IsDir() && !strings.HasPrefix(e.Name(), ".") && !document.IsTest(e.Name()) && slices.Contains([]string{".yaml", ".yml", ".json"}, ext) {
 			files = append(files, filepath.Join(path, e.Name()))
 		}
 	}

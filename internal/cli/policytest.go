@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sluice-project/sluice/internal/control/script"
+	"github.com/sluice-project/sluice/internal/document"
 	"github.com/sluice-project/sluice/internal/fielderr"
 )
 
@@ -147,9 +148,7 @@ func scriptFiles(args []string) ([]string, error) {
 		}
 		found := len(files)
 		for _, e := range entries {
-			name := strings.ToLower(e.Name())
-			name = strings.TrimSuffix(strings.TrimSuffix(name, ".yaml"), ".yml")
-			if name != strings.ToLower(e.Name()) && !e.IsDir() && (strings.HasSuffix(name, "_test") || strings.HasSuffix(name, ".test")) {
+			if !e.IsDir() && document.IsTest(e.Name()) {
 				files = append(files, filepath.Join(arg, e.Name()))
 			}
 		}

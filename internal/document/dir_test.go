@@ -85,6 +85,8 @@ func TestScan(t *testing.T) {
 	f.write(t, "bare.json", "limiter rate user x") // takes the name of its file
 	f.write(t, ".hidden.yaml", "name hidden")
 	f.write(t, "README.md", "name readme")
+	f.write(t, "bare_test.yaml", "name test")
+	f.write(t, "bare.test.yml", "name test")
 	f.write(t, "c.yaml~", "name backup")
 	if err := os.Mkdir(filepath.Join(f.dir, "sub.yaml"), 0o700); err != nil {
 		t.Fatal(err)

@@ -75,11 +75,18 @@ func policyFiles(dir string) ([]string, error) {
 	var names []string
 	for _, e := range entries {
 		ext := filepath.Ext(e.Name())
-		if !strings.HasPrefix(e.Name(), ".") && !e.IsDir() && slices.Contains([]string{".yaml", ".yml", ".json"}, ext) {
+		if !strings.HasPrefix(e.Name(), ".") && !e.IsDir() && !IsTest(e.Name()) && slices.Contains([]string{".yaml", ".yml", ".json"}, ext) {
 			names = append(names, e.Name())
 		}
 	}
 	return names, nil // ReadDir sorts
+}
+
+// IsTest reports whether a file is a test of a policy by its name: checkout_test.yaml and checkout.test.yml
+// may lie beside checkout.yaml and are no policies.
+func IsTest(name string) bool {
+	base := strings.TrimSuffix(strings.TrimSuffix(name, ".yaml"), ".yml")
+	return base != name && (strings.HasSuffix(base, "_test") || strings.HasSuffix(base, ".test"))
 }
 
 // apply puts the policy of one file into force.

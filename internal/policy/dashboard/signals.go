@@ -26,6 +26,18 @@ func signals(doc *policy.Document, o Options) *Dashboard {
 			{legend + " infinite", rate(by, "infinite_signal_readings_total", chosen...)},
 		},
 	})
+	d.row("Circuit")
+	d.add(12, 8, chart{
+		title: "Ticks", help: "Ticks per second, and ticks left out because those before took too long.", min: ptr(0),
+		series: []series{{"ticks", rate("", "sluice_circuit_ticks_total", of)}, {"skipped", rate("", "sluice_circuit_skipped_ticks_total", of)}},
+	})
+	d.add(12, 8, chart{
+		title: "Tick duration", unit: "s", min: ptr(0),
+		series: []series{
+			{"mean", mean("", "sluice_circuit_tick_duration_seconds", of)},
+			{"slowest", "max(sluice_circuit_slowest_tick_seconds" + selector(of) + ")"},
+		},
+	})
 	return d
 }
 
