@@ -78,6 +78,9 @@ func New(c Config) *Handler {
 	} {
 		h.read.Handle(path, h.serve(path, serve))
 	}
+	for _, path := range []string{"/-/healthy", "/-/ready"} { // what promtool checks
+		h.read.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "Sluice is ready.") })
+	}
 	h.read.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, problem{http.StatusNotFound, "not_found", fmt.Sprintf("there is no %s; this server has /api/v1/query, query_range, labels, label/NAME/values, series, metadata and targets", r.URL.Path)})
 	})

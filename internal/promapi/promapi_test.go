@@ -5,6 +5,7 @@ package promapi
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -17,6 +18,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/api"
+	v1 "github.com/prometheus/client_golang/api/prometheus/v1"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/storage"
@@ -71,7 +74,8 @@ func get(t testing.TB, h http.Handler, target string) (int, string) {
 	return w.Code, body
 }
 
-// The answers are those of Prometheus 3.15, taken down from it with the same series.
+// The format is that of Prometheus, which TestTheClientOfPrometheus proves with its own client; the texts of
+// mistakes are its own, too.
 func TestAnswers(t *testing.T) {
 	h := open(t)
 	at := fmt.Sprint(start.Unix() + 9)
@@ -373,4 +377,58 @@ func FuzzRead(f *testing.F) {
 			t.Errorf("%s: %d %s", u, w.Code, w.Body)
 		}
 	})
+}
+
+// The client library of Prometheus, which promtool is made of, understands all answers.
+func TestTheClientOfPrometheus(t *testing.T) {
+	server := httptest.NewServer(open(t))
+	defer server.Close()
+	c, err := api.NewClient(api.Config{Address: server.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	prom := v1.NewAPI(c)
+	end := start.Add(9 * time.Second)
+	check := func(what string, got any, warnings v1.Warnings, err error, want string) {
+		t.Helper()
+		if text := fmt.Sprint(got); err != nil || len(warnings) > 0 || !strings.Contains(text, want) {
+			t.Errorf("%s = %s, %v, %v; want %s", what, text, warnings, err, want)
+		}
+	}
+	ctx := t.Context()
+	v, w, _, err := prom.Query(ctx, `requests_total`, end)
+	check("instant query", v, w, err, `requests_total{code="200", job="sluice"} => 20 @[1795262409]`)
+	v, w, _, err = prom.Query(ctx, `latency_seconds`, end)
+	check("histogram", v, w, err, `Count: 10.000000, Sum: 5.000000, Buckets: [(0.25,0.5]:10]`)
+	v, w, _, err = prom.Query(ctx, `odd`, end)
+	check("odd values", v, w, err, `=> +Inf @`)
+	v, w, _, err = prom.QueryRange(ctx, `latency_seconds`, v1.Range{Start: start, End: end, Step: 5 * time.Second})
+	check("range of histograms", v, w, err, `Count: 6.000000`)
+	v, w, _, err = prom.QueryRange(ctx, `sum(requests_total)`, v1.Range{Start: start, End: end, Step: time.Second})
+	check("range query", v, w, err, "20 @[1795262409]")
+	names, w, _, err := prom.LabelNames(ctx, nil, start, end)
+	check("label names", names, w, err, "__name__, code, job, kind")
+	values, w, _, err := prom.LabelValues(ctx, "code", []string{"requests_total"}, start, end)
+	check("label values", values, w, err, "[200 500]")
+	series, w, _, err := prom.Series(ctx, []string{"requests_total"}, start, end)
+	check("series", series, w, err, `{__name__="requests_total", code="500", job="sluice"}`)
+	meta, err := prom.Metadata(ctx, "requests_total", "")
+	check("metadata", meta, nil, err, "Requests.")
+	info, err := prom.Buildinfo(ctx)
+	check("build", info, nil, err, compatible)
+	running, err := prom.Runtimeinfo(ctx)
+	check("runtime", running.StartTime.Year() > 2000, nil, err, "true")
+	targets, err := prom.Targets(ctx)
+	check("targets", targets, nil, err, "[]")
+	rules, err := prom.Rules(ctx, nil)
+	check("rules", rules, nil, err, "[]")
+	alerts, err := prom.Alerts(ctx)
+	check("alerts", alerts, nil, err, "[]")
+	exemplars, err := prom.QueryExemplars(ctx, "requests_total", start, end)
+	check("exemplars", exemplars, nil, err, "[]")
+
+	_, _, _, err = prom.Query(ctx, `sum(`, end)
+	if problem := (*v1.Error)(nil); !errors.As(err, &problem) || problem.Type != v1.ErrBadData || !strings.Contains(problem.Msg, "parse error") {
+		t.Errorf("bad query: %#v", err)
+	}
 }
