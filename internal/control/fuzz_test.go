@@ -66,7 +66,7 @@ func nonsense(t *testing.T, r *Runner, rnd *rand.Rand) {
 			o.Accepted += rnd.Uint64N(100)
 			o.Rejected += rnd.Uint64N(100)
 			o.Ended = o.Accepted
-			o.IncomingTokens += math.Abs(weird(rnd))
+			o.BaseTokens += math.Abs(weird(rnd))
 			o.AcceptedTokens += math.Abs(weird(rnd))
 			o.DurationSum += math.Abs(weird(rnd))
 			o.InFlightPeak = math.Abs(weird(rnd))

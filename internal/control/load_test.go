@@ -287,7 +287,7 @@ func TestObservedLoad(t *testing.T) {
 	s := fromFile(t, "load-scheduler")
 	var seen setpoint.Observation
 	second := func(incoming, accepted float64) {
-		seen.IncomingTokens += incoming
+		seen.BaseTokens += incoming
 		seen.AcceptedTokens += accepted
 		if !s.Observe("root.1", &seen) {
 			t.Fatal("root.1 is not listened to")
@@ -313,7 +313,7 @@ func TestObservedLoad(t *testing.T) {
 	s.want(map[string]float64{"OBSERVED": nan})
 	second(10, 20)
 	s.want(map[string]float64{"OBSERVED": 1})
-	seen = setpoint.Observation{IncomingTokens: 10, AcceptedTokens: 10}
+	seen = setpoint.Observation{BaseTokens: 10, AcceptedTokens: 10}
 	second(0, 0) // counters that fell count from there
 	s.want(map[string]float64{"OBSERVED": nan})
 	second(10, 5)

@@ -34,6 +34,9 @@ type loadBucket struct {
 	lm        float64
 	base      float64 // tokens per second that the multiplier is relative to
 	basedAt   limit.Instant
+	expected  float64       // tokens that would have come at the base rate, see expectLocked
+	expectAt  limit.Instant // as of when
+	counted   float64       // incoming then
 	resumed   limit.Instant // since when there has been traffic
 	samples   [loadSamples]arrived
 	newest    int
@@ -67,7 +70,7 @@ const (
 )
 
 func newLoadBucket(now limit.Instant) *loadBucket {
-	b := &loadBucket{hot: make([]arrivals, stripes), resumed: now, turned: now}
+	b := &loadBucket{hot: make([]arrivals, stripes), resumed: now, turned: now, expectAt: now}
 	b.rule = limit.BucketRule{Capacity: 1, Interval: time.Second, Continuous: true}
 	b.samples[0] = arrived{at: now}
 	b.next.Store(int64(now.Add(loadPeriod)))
@@ -160,6 +163,7 @@ func (b *loadBucket) steer(lm float64, now limit.Instant) limit.BucketRule {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.sampleLocked(now)
+	b.expectLocked(now)
 	rate, known := b.rateLocked(now)
 	held := b.active && b.throttles && b.base > 0
 	b.lm, b.throttles, b.learning = lm, lm < 1, false
@@ -195,10 +199,31 @@ func (b *loadBucket) applyLocked(now limit.Instant) {
 }
 
 // pass lets everything through until the next steer.
-func (b *loadBucket) pass() {
+func (b *loadBucket) pass(now limit.Instant) {
 	b.mu.Lock()
+	b.expectLocked(now)
 	b.active, b.learning = false, false
 	b.mu.Unlock()
+}
+
+// expectLocked adds what the base rate makes of the time since the last call: base times the time while load
+// is throttled, else what came. REQUIRES mu.
+func (b *loadBucket) expectLocked(now limit.Instant) {
+	came := b.incoming()
+	if b.active && b.throttles && !b.learning && b.base > 0 {
+		b.expected += b.base * max(0, now.Sub(b.expectAt).Seconds())
+	} else {
+		b.expected += came - b.counted
+	}
+	b.expectAt, b.counted = max(now, b.expectAt), came
+}
+
+// baseTokens is the tokens that would have come at the base rate.
+func (b *loadBucket) baseTokens(now limit.Instant) float64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.expectLocked(now)
+	return b.expected
 }
 
 // take charges n tokens if they are there. free tells that everything passes at the moment.
@@ -213,6 +238,7 @@ func (b *loadBucket) take(n float64, now limit.Instant) (c ledger.Charge, free b
 		if !known {
 			return ledger.Charge{OK: true}, true
 		}
+		b.expectLocked(now)
 		b.learning, b.base, b.basedAt = false, rate, now
 		b.applyLocked(now)
 	}
@@ -255,6 +281,7 @@ func (b *loadBucket) rescale(ratio float64, now limit.Instant) {
 			s.tokens = total + (s.tokens-total)*ratio
 		}
 	}
+	b.counted = total + (b.counted-total)*ratio
 	b.base *= ratio
 	b.before *= ratio
 	b.largest.store(b.largest.load() * ratio)

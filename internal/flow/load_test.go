@@ -69,6 +69,39 @@ func TestThrottledLoadDoesNotGrowWithTheSurge(t *testing.T) {
 	})
 }
 
+// TestBaseIsWhatMultipliersAreRelativeTo: what was admitted of it is the multiplier in force, whatever comes.
+// An AIMD load scheduler multiplies that; with the share of what came it would cut retries twice.
+func TestBaseIsWhatMultipliersAreRelativeTo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t, loadSpec(1, "cp"))
+		openLoop(e, 100, 1, 15*time.Second)
+		if o := observe(t, e, 1); !near(o.BaseTokens, o.IncomingTokens, 1) {
+			t.Errorf("%v tokens came and %v count before anything is throttled", o.IncomingTokens, o.BaseTokens)
+		}
+		steer(e, 1, setpoint.Setpoint{LoadMultiplier: 0.5})
+		before := observe(t, e, 1)
+		for second := range 10 {
+			openLoop(e, 600, 1, time.Second)
+			steer(e, 1, setpoint.Setpoint{Version: uint64(second + 1), LoadMultiplier: 0.5})
+		}
+		after := observe(t, e, 1)
+		accepted := after.AcceptedTokens - before.AcceptedTokens
+		if share := accepted / (after.BaseTokens - before.BaseTokens); !near(share, 0.5, 0.02) {
+			t.Errorf("admitted %v of the base, want 0.5", share)
+		}
+		if share := accepted / (after.IncomingTokens - before.IncomingTokens); share > 0.15 {
+			t.Errorf("admitted %v of what came: there was no surge", share)
+		}
+		steer(e, 1, setpoint.Setpoint{Version: 99, PassThrough: true})
+		before = observe(t, e, 1)
+		openLoop(e, 600, 1, time.Second)
+		after = observe(t, e, 1)
+		if came := after.BaseTokens - before.BaseTokens; !near(came, 600, 1) {
+			t.Errorf("%v tokens count while everything passes, want 600", came)
+		}
+	})
+}
+
 // TestSetpointStormDoesNotGrowTheBase: growth is by time, not by setpoint.
 func TestSetpointStormDoesNotGrowTheBase(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

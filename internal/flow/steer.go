@@ -105,7 +105,7 @@ func (l *limiter) passLocked(spec *LimiterSpec, sp *setpoint.Setpoint, now limit
 	spec.PassThrough = true
 	switch {
 	case l.load != nil:
-		l.load.pass()
+		l.load.pass(now)
 		spec.Bucket = limit.BucketRule{}
 		if sp != nil {
 			l.reprice(sp.WorkloadTokens, now)
@@ -284,7 +284,7 @@ func (e *Engine) Observe(ref setpoint.Ref, into *setpoint.Observation) bool {
 	}
 	into.IncomingTokens = into.AcceptedTokens + into.RejectedTokens
 	if l.load != nil {
-		into.IncomingTokens = l.load.incoming()
+		into.IncomingTokens, into.BaseTokens = l.load.incoming(), l.load.baseTokens(e.authority.Now())
 	}
 	if l.queue != nil {
 		into.Waiting = l.queue.Waiting()

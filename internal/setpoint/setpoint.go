@@ -54,6 +54,10 @@ type Observation struct {
 	Accepted, Rejected uint64
 	// IncomingTokens, AcceptedTokens and RejectedTokens count tokens asked for.
 	IncomingTokens, AcceptedTokens, RejectedTokens float64
+	// BaseTokens is for load schedulers: the tokens that would have come at the rate that load multipliers are
+	// relative to. It grows like IncomingTokens while nothing is throttled, and slower while surges and retries
+	// come that do not count. 0 elsewhere.
+	BaseTokens float64
 	// Ended counts admitted flows that have ended, Failed those among them whose work failed. These and what
 	// follows are known of actuators that schedule; the durations, DurationMin and InFlightPeak only of limits
 	// that find themselves, for which InFlight is known also while everything passes.
