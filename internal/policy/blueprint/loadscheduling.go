@@ -310,12 +310,21 @@ func averageLatency(meter string, window policy.Duration) string {
 }
 
 // recentLatency is averageLatency over a short window or, while that has too few flows, over a longer one.
+// Where the short one is very short there is a third between them: a service that hangs for longer than the
+// short window ends too few flows in it, and in the long one they drown among those that were quick before.
 func recentLatency(meter string, window policy.Duration) string {
 	if window >= quietWindow {
 		return averageLatency(meter, window)
 	}
-	return fmt.Sprintf("(%s and sum(increase(flux_meter_count{%s}[%s])) >= %d) or %s",
-		averageLatency(meter, window), meter, promDuration(window), quietFlows, averageLatency(meter, quietWindow))
+	enough := func(window policy.Duration) string {
+		return fmt.Sprintf("(%s and sum(increase(flux_meter_count{%s}[%s])) >= %d) or ",
+			averageLatency(meter, window), meter, promDuration(window), quietFlows)
+	}
+	query := enough(window)
+	if between := 5 * window; between <= quietWindow/2 {
+		query += enough(between)
+	}
+	return query + averageLatency(meter, quietWindow)
 }
 
 // promDuration writes a duration as PromQL has it: in seconds when they are whole, else in milliseconds.

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package app
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// Three ways to protect the control point "checkout" from a backend that has become slow.
+var protections = map[string]string{
+	"average-latency": `blueprint: load-scheduling/average-latency
+policy:
+  policy_name: protect
+  evaluation_interval: INTERVAL
+  latency_baseliner:
+    flux_meter: {selectors: [{control_point: checkout}]}
+  load_scheduling_core:
+    aimd_load_scheduler:
+      load_multiplier_linear_increment: 1
+      load_scheduler: {selectors: [{control_point: checkout}]}
+`,
+	"promql": `blueprint: load-scheduling/promql
+policy:
+  policy_name: protect
+  evaluation_interval: INTERVAL
+  promql_query: >
+    sum(increase(workload_latency_ms_sum{policy_name="protect"}[WINDOW]))
+    / sum(increase(workload_latency_ms_count{policy_name="protect"}[WINDOW]))
+  setpoint: 75
+  overload_condition: gt
+  load_scheduling_core:
+    aiad_load_scheduler:
+      load_multiplier_linear_decrement: 0.2
+      load_multiplier_linear_increment: 1
+      load_scheduler: {selectors: [{control_point: checkout}]}
+`,
+	"adaptive": `blueprint: load-scheduling/adaptive
+policy:
+  policy_name: protect
+  evaluation_interval: INTERVAL
+  load_scheduling_core:
+    adaptive_concurrency_scheduler:
+      selectors: [{control_point: checkout}]
+`,
+}
+
+func protection(name string, interval time.Duration) string {
+	r := strings.NewReplacer("INTERVAL", interval.String(), "WINDOW", (5 * interval).String())
+	return r.Replace(protections[name])
+}
+
+// TestReaction is the promise of the product: from the moment at which the first slow flow ends, flows are
+// turned away within two ticks, and no more after the backend is well again.
+func TestReaction(t *testing.T) {
+	for name := range protections {
+		for _, interval := range []time.Duration{time.Second, 100 * time.Millisecond} {
+			for _, c := range []struct {
+				slower int     // how many times as long the backend takes
+				phase  float64 // when it begins, between two ticks
+			}{{4, 0.05}, {3, 0.95}, {20, 0.5}} {
+				t.Run(fmt.Sprintf("%s/%v/x%d/%v", name, interval, c.slower, c.phase), func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) { react(t, name, interval, c.slower, c.phase) })
+				})
+			}
+		}
+	}
+}
+
+func react(t *testing.T, name string, interval time.Duration, slower int, phase float64) {
+	const usual = 50 * time.Millisecond
+	p := newPlanes(t, nil)
+	p.publish(protection(name, interval))
+	// 200 flows a second are what the backend can do; half of that comes.
+	tr := &traffic{planes: p, point: "checkout", backend: newBackend(10, usual)}
+	defer tr.flows.Wait()
+	begin := time.Now()
+	tr.run(100, 35*time.Second+time.Duration(phase*float64(interval)))
+	if n := tr.deniedIn(begin, time.Now()); n > 0 {
+		t.Errorf("%d flows were denied before the overload", n)
+	}
+	slow := time.Now()
+	tr.backend.service.Store(int64(slower) * int64(usual))
+	tr.run(100, 10*time.Second)
+	visible, acted := tr.firstSlow(slow, usual+usual/2), tr.firstDenied(slow)
+	reaction := acted.Sub(visible)
+	t.Logf("visible after %v, acted %v later", visible.Sub(slow), reaction)
+	most := map[time.Duration]time.Duration{time.Second: 2 * time.Second, 100 * time.Millisecond: 300 * time.Millisecond}[interval]
+	if acted.IsZero() || reaction > most {
+		t.Errorf("the first flow was denied %v after the first slow one ended, want at most %v", reaction, most)
+	}
+	tr.backend.service.Store(int64(usual))
+	tr.run(100, 80*time.Second)
+	if n := tr.deniedIn(time.Now().Add(-20*time.Second), time.Now()); n > 0 {
+		t.Errorf("%d flows were denied when the backend had been well for a minute", n)
+	}
+}
