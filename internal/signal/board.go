@@ -18,6 +18,11 @@ const (
 	// quick one waiting; a new one starts there. slowLane is how many slow ones run at a time.
 	slowAfter = 100 * time.Millisecond
 	slowLane  = 2
+	// A query that finds nothing yet is asked again after emptyPause, or after emptyShare times as long as it
+	// took, even if its interval is longer: a policy that averages over half an hour should not be blind for
+	// another half a minute once there is something to average.
+	emptyPause = time.Second
+	emptyShare = 20
 )
 
 // pauses is how long a query that fails pauses at most: it begins with two intervals and doubles. The other
@@ -232,6 +237,9 @@ func (b *board) ran(e *evaluation, at time.Time, took time.Duration, kind Kind) 
 	most, costly := pauses[kind]
 	if !costly {
 		e.failures = 0
+		if soon := at.Add(max(emptyPause, emptyShare*took)); (kind == KindEmpty || kind == KindNotANumber) && soon.Before(e.next) {
+			e.next = soon
+		}
 		return
 	}
 	e.failures = min(e.failures+1, 10)

@@ -33,6 +33,9 @@ func (f *fakes) evaluate(ctx context.Context, expr string, _ time.Time) (answer,
 	if !sleep(ctx, d) {
 		return answer{}, ctx.Err()
 	}
+	if strings.HasPrefix(expr, "empty") {
+		return answer{}, nil
+	}
 	if strings.HasPrefix(expr, "bad") {
 		return answer{}, &Error{KindInvalid, "bad"}
 	}
@@ -164,6 +167,29 @@ func TestIntervals(t *testing.T) {
 		s.Step(t.Context(), now, time.Second)
 		if r := rarely.Reading(); !r.At.Equal(now) {
 			t.Errorf("after a step back the reading is of %v", r.At)
+		}
+	})
+}
+
+// A query that finds nothing is asked again soon, one that took long less soon, until it is due anyway.
+func TestNothingYet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newBoardOf(t, &fakes{})
+		empty, slow := subscribe(t, s, `empty`, 10*time.Second), subscribe(t, s, `empty_slow_100ms`, 10*time.Second)
+		bad := subscribe(t, s, `bad`, 10*time.Second)
+		now := time.Now().Truncate(10 * time.Second)
+		for range 100 {
+			s.Step(t.Context(), now, time.Second)
+			now = now.Add(100 * time.Millisecond)
+		}
+		for _, q := range []struct {
+			name string
+			sub  *Subscription
+			want uint64
+		}{{"empty", empty, 10}, {"empty and slow", slow, 5}, {"bad", bad, 1}} {
+			if got := q.sub.Reading().Evaluations; got != q.want {
+				t.Errorf("%s: %d evaluations in 10 s, want %d", q.name, got, q.want)
+			}
 		}
 	})
 }
