@@ -34,6 +34,8 @@ const (
 	ahead = 5 * time.Minute
 	// keptAside is how many databases that could not be opened are kept.
 	keptAside = 2
+	// openWait is how long the server waits for its time series before it starts without.
+	openWait = 2 * time.Second
 	// tendEvery is how often the store looks after itself.
 	tendEvery = 10 * time.Second
 	// keepInHead is the newest part of the series that an early block leaves in memory, and shortBlock the
@@ -61,18 +63,35 @@ type store struct {
 
 	mu       sync.Mutex
 	db       *tsdb.DB      // nil while there is none
+	opening  bool          // for the first time
 	users    int           // of db
 	draining chan struct{} // closed when the last user has gone; nil when nobody waits for it
 	closed   bool
 }
 
 // openStore opens the database and looks after it until close. It does not fail: without a database nothing
-// is kept, and it tries again from time to time.
+// is kept, and it tries again from time to time. Nor does it wait long: what 100,000 series leave in the log
+// can take a quarter of a minute to read, and the server has other things to do.
 func openStore(ctx context.Context, c Config, m *metrics) *store {
 	s := &store{dir: filepath.Clean(c.Dir), config: c, log: c.Logger, metrics: m}
 	ctx, s.stop = context.WithCancel(context.WithoutCancel(ctx))
-	s.db = s.open()
-	s.tending.Go(func() { s.tend(ctx) })
+	opened := make(chan struct{})
+	s.opening = true
+	s.tending.Go(func() {
+		db := s.open()
+		s.mu.Lock()
+		s.db, s.opening = db, false
+		s.mu.Unlock()
+		close(opened)
+		s.tend(ctx)
+	})
+	t := time.NewTimer(openWait)
+	defer t.Stop()
+	select {
+	case <-opened:
+	case <-t.C:
+		s.log.Warn("the time series of the past are still being read: signals of policies begin when that is done", "dir", s.dir)
+	}
 	return s
 }
 
@@ -246,7 +265,7 @@ func (s *store) tend(ctx context.Context) {
 // reopen opens the database if that failed before.
 func (s *store) reopen() {
 	s.mu.Lock()
-	missing := s.db == nil && s.draining == nil && !s.closed
+	missing := s.db == nil && s.draining == nil && !s.opening && !s.closed
 	s.mu.Unlock()
 	if !missing {
 		return

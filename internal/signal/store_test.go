@@ -5,6 +5,7 @@ package signal
 import (
 	"bufio"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -394,3 +395,44 @@ func (noTest) Deadline() (time.Time, bool) { return time.Time{}, false }
 func (noTest) Done() <-chan struct{}       { return nil }
 func (noTest) Err() error                  { return nil }
 func (noTest) Value(any) any               { return nil }
+
+// The log of what is in memory does not outgrow the disk allowed, however fast samples come.
+func TestLogIsCutEarly(t *testing.T) {
+	b := open(t, t.TempDir(), nil)
+	b.store.config.MaxBytes = 4 << 20
+	now := time.Now().Truncate(time.Second)
+	from := now.Add(-10 * time.Minute)
+	random := rand.New(rand.NewPCG(1, 2))
+	for at := from; !at.After(now); at = at.Add(2 * time.Second) {
+		a := b.Append(t.Context(), SourcePush)
+		for i := range 1000 {
+			if _, err := a.Append(0, gauge(i), 0, at.UnixMilli(), random.Float64(), nil, nil, storage.AOptions{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := a.Commit(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := b.store.db.Head().Size()
+	if before <= b.store.config.MaxBytes/2 {
+		t.Fatalf("the log has %d bytes only", before)
+	}
+	b.store.relieve()
+	if after := b.store.db.Head().MinTime(); after < now.Add(-2*keepInHead).UnixMilli() {
+		t.Errorf("memory begins at %v", time.UnixMilli(after))
+	}
+	if n := len(b.store.db.Blocks()); n != 1 {
+		t.Errorf("%d blocks, want one", n)
+	}
+	if got := b.value(t, `count(count_over_time(pushed[11m]) == 301)`, now); got != "1000" {
+		t.Errorf("%s series are whole", got)
+	}
+	b.store.relieve() // there is nothing worth a block now
+	if n := len(b.store.db.Blocks()); n != 1 {
+		t.Errorf("%d blocks after a second call", n)
+	}
+	if r := push(t, b.Service, 0, 1000, now.Add(time.Second)); r.Err() != nil {
+		t.Error(r.Err())
+	}
+}
