@@ -69,6 +69,7 @@ func (o *observer) take() {
 		o.observerNode.accept.Value = 100 * o.accept.add(float64(s.Accepted), float64(s.Accepted+s.Rejected))
 	}
 	if o.observerNode.load != nil {
+		// Not of the tokens that came: multipliers are relative to less while there is a surge.
 		o.observerNode.load.Value = o.load.add(s.AcceptedTokens, s.BaseTokens)
 	}
 	if o.feed != nil {

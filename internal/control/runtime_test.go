@@ -112,6 +112,9 @@ func (w *world) Collect(ctx context.Context, now time.Time) error {
 }
 
 func sleep(ctx context.Context, d time.Duration) {
+	if d <= 0 {
+		return
+	}
 	select {
 	case <-ctx.Done():
 	case <-time.After(d):
@@ -859,6 +862,48 @@ func gather(t *testing.T, c prometheus.Collector) map[string]float64 {
 		}
 	}
 	return out
+}
+
+// TestReaction: an overload that a query can see throttles with the next tick, and the load that the data plane
+// observes is in the same tick's arithmetic.
+func TestReaction(t *testing.T) {
+	for interval, within := range map[string]time.Duration{"1s": time.Second, "100ms": 100 * time.Millisecond} {
+		inBubble(t, Config{}, func(s *server) {
+			s.w.set("avg(latency)", 50)
+			ref := setpoint.Ref{Policy: "p", Component: "root.1"}
+			load := func(incoming, accepted float64) {
+				s.w.do(func() {
+					seen := s.w.seen[ref]
+					seen.BaseTokens += incoming
+					seen.AcceptedTokens += accepted
+					s.w.seen[ref] = seen
+				})
+			}
+			load(0, 0)
+			s.publish(compile(t, "p", circuitOf(interval, fmt.Sprintf(`    - query: {promql: {query_string: avg(latency), evaluation_interval: %s, out_ports: {output: {signal_name: LATENCY}}}}
+    - flow_control:
+        aimd_load_scheduler:
+          in_ports: {signal: {signal_name: LATENCY}, setpoint: {constant_signal: {value: 100}}}
+          parameters:
+            gradient: {slope: -1, min_gradient: 0.1, max_gradient: 1}
+            alerter: {alert_name: Throttled}
+            load_scheduler: {selectors: [{control_point: ingress}]}
+`, interval))))
+			load(1000, 900)
+			s.run(10*time.Second + 30*time.Millisecond)
+			s.w.sent()
+			s.w.set("avg(latency)", 400)
+			start := time.Now()
+			var sp []setpoint.Setpoint
+			for len(sp) == 0 && time.Since(start) < time.Minute {
+				s.run(time.Millisecond)
+				sp = s.w.sent()
+			}
+			if took := time.Since(start); took > within || len(sp) != 1 || !near(sp[0].LoadMultiplier, 0.9*100/400) {
+				t.Errorf("at %s: after %v got %+v, want 0.225 within %v", interval, took, sp, within)
+			}
+		})
+	}
 }
 
 // TestStopping: Run returns whenever it is told to, also while signals hang.
