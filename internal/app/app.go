@@ -215,8 +215,8 @@ func (p *parts) buildControl(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if err = p.alerts.Load(ctx); err != nil {
-		return err
+	if err := p.alerts.Load(ctx); err != nil { // limits matter more
+		p.log.Error("the history of alerts cannot be read; going on without it", "error", err)
 	}
 	p.runtime = control.New(control.Config{
 		DataPlane: p.engine, Signals: control.FromService(p.signals), Alerts: p.alerts, Store: p.store,

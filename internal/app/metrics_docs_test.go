@@ -5,6 +5,7 @@ package app
 import (
 	"cmp"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -18,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/sluice-project/sluice/internal/config"
+	"github.com/sluice-project/sluice/internal/control"
 	"github.com/sluice-project/sluice/internal/document"
 	"github.com/sluice-project/sluice/internal/flow"
 	"github.com/sluice-project/sluice/internal/policy/blueprint"
@@ -62,6 +64,7 @@ func metricsParts(t *testing.T) *parts {
 	t.Helper()
 	c := config.Default()
 	c.Listen, c.DataDir, c.Log.Level = "127.0.0.1:0", t.TempDir(), "error"
+	c.Alerts.Targets = []config.AlertTarget{{Name: "pager", Type: "webhook", URL: "http://127.0.0.1:1"}}
 	p := &parts{config: c, log: newLogger(c.Log, io.Discard)}
 	if err := p.build(t.Context()); err != nil {
 		t.Fatal(err)
@@ -83,6 +86,7 @@ func metricsParts(t *testing.T) *parts {
 			points = append(points, component.ControlPoints...)
 		}
 	}
+	tickOnce(t, p.runtime)
 	labels := map[string]string{"model_variant": "gpt-4", "tier": "paid"}
 	for _, point := range points {
 		f := p.engine.Start(context.Background(), &flow.Request{ControlPoint: point, Labels: labels})
@@ -94,6 +98,30 @@ func metricsParts(t *testing.T) *parts {
 		}})
 	}
 	return p
+}
+
+// tickOnce lets every circuit tick.
+func tickOnce(t *testing.T, r *control.Runtime) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- r.Run(ctx) }()
+	ticked := errors.New("ticked")
+	for _, policy := range r.Policies() {
+		err := r.Watch(ctx, policy, 1, func(u control.Update) error {
+			if len(u.Frames) == 0 {
+				return nil
+			}
+			return ticked
+		})
+		if !errors.Is(err, ticked) {
+			t.Fatal(err)
+		}
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
 }
 
 // metric is one line of the page.
@@ -126,6 +154,12 @@ func metricsReference(metrics []metric) string {
 		{"sluice_limiter_", "Limiters", "One series per limiter: `policy` is its policy, `component` its place there, `kind` one of `load_ramp`, `sampler`, `rate_limiter`, `concurrency_limiter`, `concurrency_scheduler`, `adaptive_concurrency_scheduler`, `quota_scheduler` and `load_scheduler`. A flow counts at every limiter that decided it."},
 		{"sluice_workload_", "Workloads of schedulers", "One series per workload of a scheduler; a summary here has a sum and a count, and no quantiles."},
 		{"sluice_polic", "Policies", ""},
+		{"sluice_circuit_", "Circuits", "One series per policy."},
+		{"signal_reading", "Signals of circuits", "Under the names of Aperture. At most 2,000 signals, those of policies first in the alphabet; the private signals of composites are left out. `sub_circuit_id` is the nested circuit, `root` for the outermost. `sluice policy watch --all` shows all of them."},
+		{"invalid_signal", "", ""},
+		{"infinite_signal", "", ""},
+		{"sluice_signal_", "Time series and queries", ""},
+		{"sluice_alert", "Alerts", ""},
 		{"sluice_", "The server", ""},
 		{"flux_meter", "Flux meters", "One series per flux meter of a policy, decision and status. The buckets are those of the meter; values are in the unit of what it measures, most often milliseconds. `http_status_code` is empty: no door of this release reports one."},
 		{"invalid_flux_meter", "", ""},

@@ -33,6 +33,19 @@ type metrics struct {
 }
 
 func newMetrics() *metrics {
+	m := unusedMetrics()
+	for _, s := range []Source{SourceSelf, SourceScrape, SourcePush} { // a rate needs a zero to begin with
+		m.samples.WithLabelValues(string(s))
+		m.appendErrs.WithLabelValues(string(s))
+		m.refused.WithLabelValues(string(s), "limit")
+	}
+	for _, k := range kindNames[KindEmpty:KindClosed] {
+		m.failures.WithLabelValues(k)
+	}
+	return m
+}
+
+func unusedMetrics() *metrics {
 	return &metrics{
 		samples: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "sluice_signal_samples_total", Help: "Samples kept, by where they came from.",
