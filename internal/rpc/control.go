@@ -128,16 +128,17 @@ func toAPIFrames(frames []control.Frame, chosen []int) []*controlv1.Frame {
 	return out
 }
 
-func checkTicks(n int32) error {
-	if n < 0 {
-		return status.Errorf(codes.InvalidArgument, "ticks is %d; expected 0 (all that are kept) or more", n)
+// needTicks is needPolicy of calls that ask for a number of ticks.
+func needTicks(policy string, ticks int32) error {
+	if ticks < 0 {
+		return status.Errorf(codes.InvalidArgument, "ticks is %d; expected 0 (all that are kept) or more", ticks)
 	}
-	return nil
+	return needPolicy(policy)
 }
 
 // GetSignals implements ControlServiceServer.
 func (s *ControlService) GetSignals(_ context.Context, in *controlv1.GetSignalsRequest) (*controlv1.GetSignalsResponse, error) {
-	if err := errors.Join(needPolicy(in.Policy), checkTicks(in.Ticks)); err != nil {
+	if err := needTicks(in.Policy, in.Ticks); err != nil {
 		return nil, err
 	}
 	signals, frames, err := s.runtime.History(in.Policy, int(in.Ticks))
@@ -154,7 +155,7 @@ func (s *ControlService) WatchSignals(in *controlv1.WatchSignalsRequest, stream 
 }
 
 func (s *ControlService) watch(ctx context.Context, in *controlv1.WatchSignalsRequest, send func(*controlv1.WatchSignalsResponse) error) error {
-	if err := errors.Join(needPolicy(in.Policy), checkTicks(in.Ticks)); err != nil {
+	if err := needTicks(in.Policy, in.Ticks); err != nil {
 		return err
 	}
 	var which []int
