@@ -271,7 +271,7 @@ func TestWatchSignals(t *testing.T) {
 func TestWatchSignalsEnds(t *testing.T) {
 	inControl(t, func(t *testing.T, c *controlled) {
 		ctx, cancel := context.WithCancel(t.Context())
-		time.AfterFunc(1500*time.Millisecond, cancel)
+		time.AfterFunc(time.Second, cancel)
 		messages := 0
 		err := c.watch(ctx, &controlv1.WatchSignalsRequest{Policy: "tuned"}, func(*controlv1.WatchSignalsResponse) error {
 			messages++
