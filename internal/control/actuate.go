@@ -39,12 +39,16 @@ func newActuator(a *actuatorNode, policy, hash string) actuator {
 	}}
 }
 
-// act turns the readings of the ports into a setpoint, and tells whether it has to be sent: it is the first
+// steer turns the readings of the ports into a setpoint, and tells whether it has to be sent: it is the first
 // one, another one than before, or it is time to send it again. Load multipliers that throttle are always
-// sent: what they are relative to moves.
-func (a *actuator) steer(now time.Time, interval time.Duration, in []float64) bool {
+// sent: what they are relative to moves. While starting, nothing is sent that would only say that nothing is
+// known yet: after an edit of the policy, what the data plane does until then is better.
+func (a *actuator) steer(now time.Time, interval time.Duration, in []float64, starting bool) bool {
 	sp := setpoint.Setpoint{Ref: a.last.Ref, Hash: a.last.Hash}
 	a.numbers(&sp, in)
+	if starting && a.last.Version == 0 && sp.PassThrough {
+		return false
+	}
 	sp.WorkloadTokens, sp.PassThroughValues = a.last.WorkloadTokens, a.last.PassThroughValues
 	changed := a.last.Version == 0 || a.newTokens || sp.PassThrough != a.last.PassThrough ||
 		sp.BucketCapacity != a.last.BucketCapacity || sp.FillAmount != a.last.FillAmount ||

@@ -491,6 +491,41 @@ func TestRefusedQuery(t *testing.T) {
 	})
 }
 
+// TestStart: after an edit, a limit stays what it was until the queries of the new version were answered; an
+// answer that never comes is not waited for.
+func TestStart(t *testing.T) {
+	inBubble(t, Config{}, func(s *server) {
+		s.w.set("rate", 40)
+		s.w.do(func() { s.w.query = 2 * time.Second }) // the fake drops what is late
+		s.publish(limit(t, "p", "1s", "rate"))
+		s.run(3 * time.Second)
+		if sp := s.w.sent(); len(sp) != 0 {
+			t.Errorf("got %+v, want nothing: nothing is known", sp)
+		}
+		s.w.do(func() { s.w.query = 0 })
+		s.run(time.Second)
+		if sp := s.w.sent(); len(sp) != 1 || sp[0].FillAmount != 40 {
+			t.Errorf("got %+v, want 40", sp)
+		}
+		s.w.do(func() { s.w.query = 2 * time.Second })
+		s.publish(limit(t, "p", "1s", "other"))
+		s.run(9500 * time.Millisecond)
+		if sp := s.w.sent(); len(sp) != 0 {
+			t.Errorf("got %+v, want nothing for ten seconds", sp)
+		}
+		s.run(2 * time.Second)
+		if sp := s.w.sent(); len(sp) != 1 || !sp[0].PassThrough {
+			t.Errorf("got %+v, want everything to pass", sp)
+		}
+	})
+	inBubble(t, Config{}, func(s *server) { // an error is an answer
+		s.publish(limit(t, "p", "1s", "none"))
+		if sp := s.w.sent(); len(sp) != 1 || !sp[0].PassThrough {
+			t.Errorf("got %+v, want everything to pass", sp)
+		}
+	})
+}
+
 // TestQueryStatus: a component says why its query has no value.
 func TestQueryStatus(t *testing.T) {
 	inBubble(t, Config{}, func(s *server) {

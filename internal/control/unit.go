@@ -31,6 +31,8 @@ type unit struct {
 	observers []observer
 	actuators []actuator
 	alerters  []alerterNode
+	started   bool      // every query was answered once
+	begin     time.Time // first tick; zero before
 }
 
 // reader sets an input from a query.
@@ -130,11 +132,32 @@ func (u *unit) observe(d DataPlane) {
 	}
 }
 
+// startTime is how long a circuit may wait for the first answers to its queries.
+const startTime = 10 * time.Second
+
+// starting tells that a query has not been answered for the first time yet, be it with an error.
+func (u *unit) starting(now time.Time) bool {
+	if u.started {
+		return false
+	}
+	if u.begin.IsZero() {
+		u.begin = now
+	}
+	for i := range u.readers {
+		if s := u.readers[i].subscription; s != nil && s.Reading().Evaluations == 0 && now.Sub(u.begin) < startTime {
+			return true
+		}
+	}
+	u.started = true
+	return false
+}
+
 // steer appends the setpoints that have to be sent after a tick.
 func (u *unit) steer(now time.Time, to []setpoint.Setpoint) []setpoint.Setpoint {
+	starting := u.starting(now)
 	for i := range u.actuators {
 		a := &u.actuators[i]
-		if a.steer(now, u.program.Interval, u.circuit.In(a.node)) {
+		if a.steer(now, u.program.Interval, u.circuit.In(a.node), starting) {
 			to = append(to, a.last)
 		}
 	}
