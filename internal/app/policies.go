@@ -65,7 +65,7 @@ func (Compiler) Compile(src document.Source) (*document.Compiled, error) {
 	if work.program, err = control.Compile(doc); err != nil {
 		return nil, document.Invalid(document.Problem{File: src.File, Path: "circuit", Message: err.Error()})
 	}
-	status(out, work.program)
+	status(out, work.program, src.File)
 	if work.meters, err = flow.FromFluxMeters(doc.Name, doc.Policy.Resources.FlowControl.FluxMeters); err != nil {
 		return nil, document.Invalid(document.Problem{File: src.File, Path: "resources.flow_control.flux_meters", Message: err.Error()})
 	}
@@ -82,9 +82,9 @@ type compiled struct {
 
 // status says of every component whether it works, as far as the document tells, and warns of parts that do
 // not.
-func status(out *document.Compiled, program *control.Program) {
+func status(out *document.Compiled, program *control.Program, file string) {
 	for _, n := range program.Waiting {
-		out.Warnings = append(out.Warnings, document.Problem{Path: n.Component, Message: n.Text, Warning: true})
+		out.Warnings = append(out.Warnings, document.Problem{File: file, Path: n.Component, Message: n.Text, Warning: true})
 		for i := range out.Components {
 			if c := &out.Components[i]; n.Component == c.ID || strings.HasPrefix(n.Component, c.ID+".") {
 				c.Status = n.Text
