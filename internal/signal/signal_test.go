@@ -61,6 +61,9 @@ func open(t testing.TB, dir string, change func(*Config)) *bench {
 		t.Fatal(err)
 	}
 	b.Service = s
+	if s.store != nil {
+		<-s.store.opened // the machine may be slow
+	}
 	t.Cleanup(s.Close)
 	return b
 }

@@ -58,6 +58,7 @@ type store struct {
 
 	series  atomic.Int64 // in the head
 	replays atomic.Bool  // the series being made were there before: none may be refused
+	opened  chan struct{} // closed when it was tried for the first time
 	tending sync.WaitGroup
 	stop    context.CancelFunc
 
@@ -73,22 +74,21 @@ type store struct {
 // is kept, and it tries again from time to time. Nor does it wait long: what 100,000 series leave in the log
 // can take a quarter of a minute to read, and the server has other things to do.
 func openStore(ctx context.Context, c Config, m *metrics) *store {
-	s := &store{dir: filepath.Clean(c.Dir), config: c, log: c.Logger, metrics: m}
+	s := &store{dir: filepath.Clean(c.Dir), config: c, log: c.Logger, metrics: m, opened: make(chan struct{})}
 	ctx, s.stop = context.WithCancel(context.WithoutCancel(ctx))
-	opened := make(chan struct{})
 	s.opening = true
 	s.tending.Go(func() {
 		db := s.open()
 		s.mu.Lock()
 		s.db, s.opening = db, false
 		s.mu.Unlock()
-		close(opened)
+		close(s.opened)
 		s.tend(ctx)
 	})
 	t := time.NewTimer(openWait)
 	defer t.Stop()
 	select {
-	case <-opened:
+	case <-s.opened:
 	case <-t.C:
 		s.log.Warn("the time series of the past are still being read: signals of policies begin when that is done", "dir", s.dir)
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/storage"
+	"go.uber.org/goleak"
 )
 
 // counter counts ticks.
@@ -178,7 +179,7 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv("SIGNAL_TEST_DIR"); dir != "" {
 		doomed(dir)
 	}
-	os.Exit(m.Run())
+	goleak.VerifyTestMain(m)
 }
 
 // doomed ticks until it is killed, and says what was kept.
@@ -399,6 +400,7 @@ func (noTest) Value(any) any               { return nil }
 // The log of what is in memory does not outgrow the disk allowed, however fast samples come.
 func TestLogIsCutEarly(t *testing.T) {
 	b := open(t, t.TempDir(), nil)
+	b.store.stop() // it does not look after itself any more
 	b.store.config.MaxBytes = 4 << 20
 	now := time.Now().Truncate(time.Second)
 	from := now.Add(-10 * time.Minute)
