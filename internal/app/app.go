@@ -298,7 +298,14 @@ func (p *parts) policies() int {
 // the server has stopped.
 func (p *parts) run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return p.server.Run(ctx, p.listener) })
+	group.Go(func() error {
+		// Limits that circuits move let everything pass until the first tick; clients wait for it in the meantime.
+		select {
+		case <-p.runtime.Begun():
+		case <-ctx.Done():
+		}
+		return p.server.Run(ctx, p.listener)
+	})
 	group.Go(func() error { return p.engine.Run(ctx) })
 	group.Go(func() error { return p.ledger.Run(ctx) })
 	group.Go(func() error { return p.alerts.Run(ctx) })

@@ -100,6 +100,7 @@ type Runtime struct {
 	config  Config
 	log     *slog.Logger
 	wake    chan struct{} // a policy has to tick at once; capacity 1
+	begun   chan struct{} // closed after the first round
 	late    atomic.Uint64 // ticks that began without waiting longer for signals
 	watched watchers
 
@@ -162,7 +163,7 @@ func New(c Config) *Runtime {
 	}
 	const numberBytes = 8
 	return &Runtime{
-		config: c, log: c.Logger, wake: make(chan struct{}, 1), configs: map[string]map[string]any{},
+		config: c, log: c.Logger, wake: make(chan struct{}, 1), begun: make(chan struct{}), configs: map[string]map[string]any{},
 		byName: map[string]*running{}, budget: budget{left: c.HistoryBytes / numberBytes},
 	}
 }
@@ -253,7 +254,9 @@ func (r *Runtime) replace(next map[string]*running) (gone []*running) {
 func (r *Runtime) Run(ctx context.Context) error {
 	r.pump.start(ctx, r.config.Signals, r.log)
 	defer r.pump.stop()
-	timer := time.NewTimer(0)
+	r.round(time.Now())
+	close(r.begun)
+	timer := time.NewTimer(max(0, time.Until(r.wakeTime(time.Now()))))
 	defer timer.Stop()
 	for {
 		select {
@@ -266,6 +269,10 @@ func (r *Runtime) Run(ctx context.Context) error {
 		timer.Reset(max(0, time.Until(r.wakeTime(time.Now()))))
 	}
 }
+
+// Begun is closed when Run has ticked every policy that was in force when it was called: from then on the
+// data plane knows their setpoints.
+func (r *Runtime) Begun() <-chan struct{} { return r.begun }
 
 // Close ends the subscriptions of all policies. Call it after Run has returned.
 func (r *Runtime) Close() {
