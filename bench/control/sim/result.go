@@ -69,7 +69,7 @@ func (r *Result) ideal(from, to float64) float64 {
 		for i := range r.scenario.Clients {
 			rate += r.scenario.Clients[i].Rate(t)
 		}
-		sum += binSeconds * min(rate, r.scenario.Service.capacity(t))
+		sum += binSeconds * min(rate*(1-r.scenario.Service.outage(t)), r.scenario.Service.capacity(t))
 	}
 	return sum
 }
@@ -80,7 +80,7 @@ func (r *Result) Goodput(from, to float64) float64 {
 	for b := bin(from); b < bin(to); b++ {
 		good += float64(r.Good[b])
 	}
-	return good / r.ideal(from, to)
+	return good / max(1, r.ideal(from, to))
 }
 
 // Recovery is how long after a time it took until goodput over the next second stayed within a tenth of the

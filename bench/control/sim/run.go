@@ -48,8 +48,7 @@ type Sampler interface {
 }
 
 const (
-	queueTimeout = 0.5 // the longest that flows wait for the limit, in seconds
-	queueLength  = 20000
+		queueLength  = 20000
 	binSeconds   = 0.1
 )
 
@@ -190,6 +189,9 @@ func (w *world) handle(e event) {
 	case retry:
 		w.arrive(e.flow)
 	case done:
+		if e.at != w.shop.scheduled {
+			return // there is an earlier one by now
+		}
 		w.shop.scheduled = math.Inf(1)
 		w.shop.advance(w.now)
 		w.finish()
@@ -253,7 +255,7 @@ func (w *world) arrive(f *flow) {
 	f.handle = w.queue.Push(w.keys[f.client], "", 1, f)
 	w.admit()
 	if f.state == waiting {
-		w.agenda.push(event{at: w.now + queueTimeout, kind: unqueue, flow: f})
+		w.agenda.push(event{at: w.now + w.Patience, kind: unqueue, flow: f})
 	}
 }
 
@@ -304,8 +306,8 @@ func (w *world) start(f *flow) {
 func (w *world) schedule() {
 	const rounding = 1e-9
 	if at := w.shop.next(); at < w.shop.scheduled-rounding {
-		w.shop.scheduled = at
-		w.agenda.push(event{at: max(at, w.now), kind: done})
+		w.shop.scheduled = max(at, w.now)
+		w.agenda.push(event{at: w.shop.scheduled, kind: done})
 	}
 }
 

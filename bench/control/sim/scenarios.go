@@ -22,6 +22,8 @@ type Scenario struct {
 	Step float64
 	// Phase is the time from the start of an interval to the first tick, as part of the interval.
 	Phase float64
+	// Patience is the longest that flows wait for the limit, in seconds.
+	Patience float64
 }
 
 // usual is the average latency without load, before the run, in seconds.
@@ -38,7 +40,7 @@ func crowd(rate Curve) []Client { return []Client{{Name: "all", Rate: rate, Time
 
 func base(name, about string, length, change float64) *Scenario {
 	return &Scenario{
-		Name: name, About: about, Length: length, Warm: 20, Change: change, Step: 0.05, Phase: 0.4,
+		Name: name, About: about, Length: length, Warm: 20, Change: change, Step: 0.05, Phase: 0.4, Patience: 0.5,
 		Service: Service{Workers: Constant(workers), Work: Exponential(workMean)},
 		Clients: crowd(Constant(2 * full)),
 	}
@@ -120,6 +122,7 @@ func troubles() []*Scenario {
 
 	storm := base("retry-storm", "clients give up after half a second and try three more times; a burst of 10 s starts it", 120, 50)
 	storm.Clients = []Client{{Name: "all", Rate: Steps(0.8*full, 40, 2.5*full, 50, 0.8*full), Timeout: 0.5, Retries: 3, Backoff: 0.1}}
+	storm.Patience = 0.1
 
 	dead := base("stable-time-outs", "something the service needs is dead for 20 s: all flows fail after exactly 1 s", 120, 60)
 	dead.Service.Outage, dead.Service.Hang = Steps(0, 40, 1, 60, 0), 1

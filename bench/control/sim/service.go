@@ -93,7 +93,7 @@ type Service struct {
 
 // capacity is how many flows per second the service can do.
 func (s *Service) capacity(t float64) float64 {
-	return s.Workers(t) * s.speed(t) / s.Work.Mean(t) * (1 - s.outage(t))
+	return s.Workers(t) * s.speed(t) / s.Work.Mean(t)
 }
 
 func (s *Service) speed(t float64) float64 {

@@ -3,6 +3,7 @@
 package sim_test
 
 import (
+	"github.com/sluice-project/sluice/internal/circuit/component"
 	"fmt"
 	"os"
 	"testing"
@@ -22,6 +23,11 @@ func TestExplore(t *testing.T) {
 		}
 		for _, iv := range []time.Duration{time.Second, 100 * time.Millisecond} {
 			start := time.Now()
+			if os.Getenv("TRACE") != "" && iv.String() == os.Getenv("TRACE") {
+				component.Debug = func(x string) { fmt.Println(sim.Now, x) }
+			} else {
+				component.Debug = nil
+			}
 			r := sim.Run(s, sim.NewAdaptive(iv), 1)
 			from := s.Warm
 			p50, _ := r.Latency(.5, from, s.Length)
@@ -38,6 +44,32 @@ func TestExplore(t *testing.T) {
 				}
 				fmt.Println()
 			}
+		}
+	}
+}
+
+func TestStepsExplore(t *testing.T) {
+	if os.Getenv("STEPS") == "" {
+		t.Skip()
+	}
+	for _, s := range sim.Scenarios() {
+		if s.Change == 0 || s.Change != 40 || s.Length != 90 {
+			continue
+		}
+		for _, iv := range []time.Duration{time.Second, 100 * time.Millisecond} {
+			worst, sum, n, lat := 9., 0., 0., 0.
+			fmt.Printf("%-16s %5s: ", s.Name, iv)
+			for seed := uint64(1); seed <= 12; seed++ {
+				c := *s
+				c.Phase = float64(seed%10)/10 + 0.05
+				r := sim.Run(&c, sim.NewAdaptive(iv), seed)
+				g := r.Goodput(s.Change+2, s.Change+4)
+				l, _ := r.Latency(.5, s.Change+3, s.Change+6)
+				lat += l
+				worst, sum, n = min(worst, g), sum+g, n+1
+				fmt.Printf("%.2f ", g)
+			}
+			fmt.Printf(" mean %.3f worst %.3f p50 %.3f\n", sum/n, worst, lat/n)
 		}
 	}
 }

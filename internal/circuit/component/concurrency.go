@@ -3,6 +3,7 @@
 package component
 
 import (
+	"fmt"
 	"math"
 
 	"github.com/sluice-project/sluice/internal/circuit"
@@ -55,18 +56,26 @@ type ConcurrencyController struct {
 	window sightings // since the limit was changed or times were measured
 	settle int64     // ticks until what ends was started under the limit in force
 
-	limit float64
-	base  float64 // logarithm of the time without waiting
-	known bool    // base is valid
-	shape float64 // logarithm of what time is relative to the arithmetic mean
-	found bool    // times have followed the limit once, so that it is not just growing
-	grew  float64 // the limit before it was raised last, until it is cut; 0: none
-	mode  mode
-	trial trial
-	calm  int     // measurements since something was done
-	probe int     // calm measurements until the next probe
-	alive float64 // the limit before everything began to fail; 0: not so
-	over  bool
+	limit   float64
+	base    float64 // logarithm of the time without waiting
+	known   bool    // base is valid
+	spread  float64 // standard error of the logarithm of time, of one flow
+	renewal float64 // of the last measurement
+	shape   float64 // logarithm of what time is relative to the arithmetic mean
+	found   bool    // times have followed the limit once, so that it is not just growing
+	grew    float64 // the limit before it was raised, until times are as they should be; 0: it was not
+	grewAt  float64 // what d was then
+	grown   int     // how often it was raised in a row
+	again   bool    // a trial has just ended where it began
+	much    float64 // a limit that was too much lately
+	muchFor int     // measurements until it is forgotten
+	mode    mode
+	trial   trial
+	calm    int     // measurements since something was done
+	usual   float64 // how much longer than the base flows take when all is calm, as a logarithm
+	probe   int     // calm measurements until the next probe
+	alive   float64 // the limit before everything began to fail; 0: not so
+	over    bool
 }
 
 // ConcurrencyConfig configures a ConcurrencyController.
@@ -90,10 +99,10 @@ const (
 // trial compares times under two limits.
 type trial struct {
 	high, low     float64 // limits
-	before        float64 // a higher limit to go back to; 0: high
 	lnHigh, lnLow float64 // logarithms of times
 	varHigh       float64 // their variances
 	varLow        float64
+	usual         float64 // how much longer than the base flows took before the trial, as a logarithm
 	mixed         bool    // lnHigh may be of before and after a change
 	odds          float64 // logarithm of the odds that times follow the limit
 	rounds        int
@@ -105,25 +114,32 @@ const (
 	headroom = 0.2
 	// minEnded and maxError say when a measurement is good enough: enough flows have ended, and the error
 	// of the logarithm of their time is small.
-	minEnded = 8
-	maxError = 0.06
+	// At once or to say how times vary, it takes more.
+	minEnded  = 8
+	manyEnded = 50
+	maxError  = 0.05
 	// otherError is what is added to the error: flows that end together are not independent.
 	otherError = 0.02
 	// surprise is the difference, in errors, that ends a measurement at once.
 	surprise = 5
 	// doubt is how many errors a time may be off before something is done.
-	doubt = 2
-	// cutBy and cutDeepBy are what remains of the limit when times rise by themselves, and when they are
-	// deep times what they were.
-	cutBy, cutDeepBy, deep = 0.7, 0.5, 3
-	// sure are the log odds at which a trial ends (about nine to one), and maxRounds how many comparisons
+	doubt = 3
+	// cutBy is what remains of the limit when times rise by themselves.
+	cutBy = 0.6
+	// sure are the log odds at which a trial ends (about twenty to one), and maxRounds how many comparisons
 	// it may take.
-	sure, maxRounds = 2.2, 8
+	sure, maxRounds = 3, 8
 	// firstProbe and lastProbe are the least and the most measurements between probes. A probe that finds
 	// the base as it was doubles the number.
-	firstProbe, lastProbe = 4, 32
+	firstProbe, lastProbe = 4, 48
+	// patience is how long a good measurement may take; a fair one will do after that. In renewals.
+	patience = 4
+	// mixture is the part of a tick in which flows may end that were started under an earlier limit.
+	mixture = 0.3
+	// recently is for how many measurements a limit that was too much is remembered.
+	recently = 5
 	// below is how far under the number needed a probe goes.
-	below = 0.9
+	below = 0.95
 	// recall is how much of the difference that one measurement makes to the base counts.
 	recall = 0.3
 	// deadShare is the share of results from which on a service is alive; deadLimit how far the limit falls
@@ -182,10 +198,13 @@ func (c *ConcurrencyController) tick(interval float64, free bool) {
 		c.window = sightings{}
 	} else if m, ok := c.measure(); ok {
 		before := c.limit
+		if Debug != nil {
+			Debug(fmt.Sprintf("mode %d limit %v d %.3f err %.3f held %v used %.1f good %.2f ended %d odds %.1f base %.4f grew %v calm %d", c.mode, c.limit, m.ln-c.base, m.err, m.held, m.used, m.good, c.window.ended, c.trial.odds, math.Exp(c.base), c.grew, c.calm))
+		}
 		c.act(&m)
 		c.window = sightings{}
 		if c.limit != before {
-			c.settle = int64(min(maxTicks, math.Ceil(m.mean/interval-0.5)))
+			c.settle = int64(min(maxTicks, math.Ceil(m.renewal/interval-mixture)))
 		}
 	}
 	c.over = held && c.found && c.grew == 0
@@ -232,7 +251,10 @@ func (c *ConcurrencyController) failing(m *measurement) bool {
 		return false
 	case m.good < deadShare:
 		if c.alive == 0 {
-			c.alive, c.mode = c.limit, hold
+			c.alive = c.limit
+			if c.mode != hold {
+				c.alive, c.mode = c.trial.high, hold
+			}
 		}
 		c.set(max(c.alive*deadLimit, c.limit*cutBy))
 	default:
@@ -258,69 +280,96 @@ func (c *ConcurrencyController) quiet(m *measurement) {
 // room is how much longer flows should take than the base, as a logarithm.
 func room(need float64) float64 { return math.Log1p(max(headroom, 1/max(1, need))) }
 
+// most is how much longer than the base flows may take before something is done about it, as a logarithm.
+func (c *ConcurrencyController) most(room float64, m *measurement) float64 {
+	return max(room, c.usual) + max(0.05, doubt*m.err)
+}
+
 // regulate keeps the limit where flows wait a little.
 func (c *ConcurrencyController) regulate(m *measurement) {
+	if c.muchFor--; c.muchFor <= 0 {
+		c.much = 0
+	}
 	d := m.ln - c.base
-	if d < -(doubt+1)*m.err {
-		c.base, d = m.ln, 0
+	if d < -doubt*m.err {
+		// The service is faster. If no less waits than before, this is the base; a probe will tell.
+		c.base, c.probe, c.calm = m.ln-c.usual, firstProbe, firstProbe/2
+		c.grew, c.grown = 0, 0
+		return
 	}
 	need := c.limit * math.Exp(-max(0, d))
 	room := room(math.Round(need))
-	slack := max(0.05, doubt*m.err)
 	switch {
-	case d > room+slack:
-		c.cut(m, d, need)
-	case d < room-max(slack, room/2) && m.used > c.limit/2:
-		c.grow(m, d, room)
+	case d > c.most(room, m):
+		c.cut(m, d, room, need)
+	case (d < room-max(2*m.err, room/2) || d < room+2*m.err && !c.found) && m.used > c.limit/2:
+		c.grow(d, room, d < c.usual-2*m.err)
 	default:
-		c.grew = 0
+		c.grew, c.grown = 0, 0
 		c.calm++
-		if c.calm >= c.probe {
-			c.startProbe(m, need)
+		c.again = c.again && c.calm < 3
+		c.usual += recall * (min(max(0, d), 1.5*room) - c.usual)
+		if c.calm >= c.probe || c.calm > 3 && d > 1.5*room+m.err {
+			c.startProbe(m, below*need)
 		}
 	}
 }
 
-// grow raises the limit: by the headroom first and when that was too much lately, else twofold.
-func (c *ConcurrencyController) grow(m *measurement, d, room float64) {
+// grow raises the limit: by half of the headroom first, then or when flows suddenly
+// do not wait any more twofold, but no more than half of the way to what was too much lately.
+func (c *ConcurrencyController) grow(d, room float64, sudden bool) {
 	next := 2 * c.limit
-	if c.found && c.grew == 0 && c.calm < 2 {
-		next = max(c.limit+1, c.limit*math.Exp(room))
+	if c.found && !(sudden && c.calm >= 2) {
+		next = c.limit * min(2, math.Exp(room/2*math.Pow(3, float64(c.grown))))
 	}
-	c.grew, c.calm = c.limit, 0
-	c.set(next)
+	if c.much > c.limit && next >= c.much {
+		next = math.Sqrt(c.limit * c.much)
+	}
+	before := c.limit
+	c.set(max(c.limit+1, next))
+	if c.limit == c.much {
+		c.limit = before
+		return
+	}
+	c.grew, c.grewAt, c.calm = before, d, 0
+	c.grown++
 }
 
 // cut lowers the limit. What rose because the limit was raised is put right at once. Otherwise a trial
 // begins.
-func (c *ConcurrencyController) cut(m *measurement, d, need float64) {
-	target := need * math.Exp(room(math.Round(need)))
+func (c *ConcurrencyController) cut(m *measurement, d, room, need float64) {
 	c.calm = 0
 	if c.grew > 0 {
-		c.found = true
-		c.set(max(target, c.grew))
-		c.grew = 0
+		c.found, c.much, c.muchFor = true, c.limit, recently
+		c.set(between(c.grew, c.limit, c.grewAt, d, room))
+		c.grew, c.grown = 0, 0
 		return
 	}
-	least := cutBy
-	if d > math.Log(deep) {
-		least = cutDeepBy
-	}
-	low := max(c.config.Min, math.Floor(max(target, least*c.limit)))
+	low := max(c.config.Min, math.Floor(max(need, cutBy*c.limit)))
 	if low >= c.limit { // nothing to compare with, and nothing to lose by believing it
 		c.base += recall * d
 		return
 	}
-	c.trial = trial{high: c.limit, low: low, lnHigh: m.ln, varHigh: m.err * m.err, mixed: true}
+	c.trial = trial{high: c.limit, low: low, lnHigh: m.ln, varHigh: m.err * m.err, mixed: true, usual: c.usual}
 	c.mode = lowered
 	c.set(low)
 }
 
-// weigh adds a comparison to the odds.
+// weigh adds a comparison to the odds. If flows wait, times fall as the limit does; if they only take longer,
+// they fall by what they waited before.
 func (t *trial) weigh() {
-	step := math.Log(t.high / t.low)
-	t.odds += (t.lnHigh - t.lnLow - step/2) * step / (t.varHigh + t.varLow)
+	wait := math.Log(t.high / t.low)
+	longer := min(t.usual, 0.6*wait)
+	t.odds += (t.lnHigh - t.lnLow - (wait+longer)/2) * (wait - longer) / (t.varHigh + t.varLow)
 	t.rounds++
+}
+
+// trust is how much of a difference to the base counts: most of it when it is not noise.
+func (*ConcurrencyController) trust(d, err float64) float64 {
+	if math.Abs(d) < 2*err {
+		return recall
+	}
+	return (1 + recall) / 2
 }
 
 // judgeLow compares times after the limit was lowered.
@@ -331,15 +380,8 @@ func (c *ConcurrencyController) judgeLow(m *measurement) {
 	switch {
 	case t.odds > sure:
 		c.follow(m)
-	case t.mixed && m.ln-c.base > math.Log(deep) && t.low > c.config.Min:
-		// Too slow to go back up: compare with less, now that times are of after the change.
-		*t = trial{
-			high: t.low, low: max(c.config.Min, math.Floor(cutDeepBy*t.low)), before: max(t.high, t.before),
-			lnHigh: m.ln, varHigh: m.err * m.err,
-		}
-		c.set(t.low)
 	case !t.mixed && t.odds < -sure:
-		c.believe(m)
+		c.believe()
 	default:
 		if t.mixed {
 			t.mixed, t.odds, t.rounds = false, 0, 0
@@ -354,11 +396,14 @@ func (c *ConcurrencyController) judgeHigh(m *measurement) {
 	t := &c.trial
 	t.lnHigh, t.varHigh = m.ln, m.err*m.err
 	t.weigh()
+	d := m.ln - c.base
 	switch {
+	case d < c.most(room(math.Round(c.limit*math.Exp(-max(0, d)))), m):
+		c.mode = hold // it has passed
 	case t.odds > sure || t.rounds >= maxRounds && t.odds > 0:
 		c.follow(m)
 	case t.odds < -sure || t.rounds >= maxRounds:
-		c.believe(m)
+		c.believe()
 	default:
 		c.mode = lowered
 		c.set(t.low)
@@ -371,22 +416,32 @@ func (c *ConcurrencyController) follow(m *measurement) {
 	d := m.ln - c.base
 	need := c.limit * math.Exp(-max(0, d))
 	room := room(math.Round(need))
-	if d < room/2 { // what it was is over, or the cut was too deep
-		c.set(min(2*c.limit, max(c.trial.high, c.trial.before)))
-		return
+	t := &c.trial
+	switch fell := t.lnHigh - t.lnLow; {
+	case d >= room/2:
+		c.set(max(need*math.Exp(room), cutBy*t.low))
+	case !c.again || fell > 1.5*math.Log(t.high/t.low): // perhaps what it was is over
+		c.again = true
+		c.set(t.high)
+	default:
+		c.base += c.trust(d, m.err) * d
+		c.set(min(t.high, t.low*math.Exp(room-d)))
 	}
-	c.set(need * math.Exp(room))
 }
 
 // believe ends a trial: times do not follow the limit, so they are the new base.
-func (c *ConcurrencyController) believe(m *measurement) {
-	c.mode, c.base, c.probe, c.calm = hold, m.ln, firstProbe, 0
-	c.set(max(c.trial.high, c.trial.before))
+func (c *ConcurrencyController) believe() {
+	t := &c.trial
+	longer := min(t.usual, 0.6*math.Log(t.high/t.low))
+	c.base = (t.lnLow*t.varHigh + (t.lnHigh-longer)*t.varLow) / (t.varLow + t.varHigh)
+	c.mode, c.probe, c.calm = hold, firstProbe, 0
+	c.found, c.much = false, 0
+	c.set(t.high)
 }
 
 // startProbe lowers the limit under what is needed.
-func (c *ConcurrencyController) startProbe(m *measurement, need float64) {
-	low := max(c.config.Min, math.Floor(below*need))
+func (c *ConcurrencyController) startProbe(m *measurement, low float64) {
+	low = max(c.config.Min, math.Floor(low))
 	c.calm = 0
 	if low >= c.limit {
 		return
@@ -409,14 +464,21 @@ func (c *ConcurrencyController) probed(m *measurement) {
 	}
 	c.mode = hold
 	if math.Abs(d) < doubt*m.err {
-		c.base += recall * d
 		c.probe = min(2*c.probe, lastProbe)
-		c.set(t.high)
-		return
+	} else {
+		c.probe = firstProbe
 	}
-	c.base += d * (1 + recall) / 2
-	c.probe = firstProbe
-	c.set(min(t.high, t.high*math.Exp(c.base-t.lnHigh+room(t.high))))
+	c.base += c.trust(d, m.err) * d
+	c.set(between(t.low, t.high, m.ln-c.base, t.lnHigh-c.base, room(t.low)))
+}
+
+// between is the limit from low to high at which times would be as much longer than the base as they
+// should, given how much longer they are at both, as logarithms.
+func between(low, high, atLow, atHigh, should float64) float64 {
+	if atHigh <= should || atHigh <= atLow {
+		return high
+	}
+	return low * math.Pow(high/low, clamp((should-atLow)/(atHigh-atLow), 0, 1))
 }
 
 // sightings adds up what happened.
@@ -462,24 +524,26 @@ func (w *sightings) merge(next *sightings) {
 	w.heldTicks += next.heldTicks
 }
 
-// logTimes is the mean of the logarithms of times, and its standard error. The buckets only give it its
-// shape: it is scaled so that the arithmetic mean would be right.
-func (w *sightings) logTimes() (ln, err float64) {
-	n, sum, squares, total := 0.0, 0.0, 0.0, 0.0
+// times is the logarithm of a mean of the times, and its standard error. It is the square of the mean of
+// the roots, which rare slow flows move less than the mean. The buckets only give it its shape: it is scaled
+// so that the mean would be right.
+//
+// renewal is how long it takes until most slots have been given back once, in seconds: the mean time of
+// flows, weighted by time.
+func (w *sightings) times() (ln, err, renewal float64) {
+	n, roots, total, squares := 0.0, 0.0, 0.0, 0.0
 	for i, count := range w.counts {
-		if count == 0 {
-			continue
+		if count > 0 {
+			mid, k := setpoint.DurationBound(i)*bucketMiddle, float64(count)
+			n, roots, total, squares = n+k, roots+k*math.Sqrt(mid), total+k*mid, squares+k*mid*mid
 		}
-		mid := setpoint.DurationBound(i) * bucketMiddle
-		l, k := math.Log(mid), float64(count)
-		n, sum, squares, total = n+k, sum+k*l, squares+k*l*l, total+k*mid
 	}
 	mean := w.sum / float64(w.ended)
 	if n == 0 { // not measured: assume an exponential distribution
-		return math.Log(mean), 1 / math.Sqrt(float64(w.ended))
+		return math.Log(mean), 1 / math.Sqrt(float64(w.ended)), 2 * mean
 	}
-	ln = sum/n + math.Log(mean*n/total)
-	return ln, math.Sqrt(max(0, squares/n-sum*sum/n/n) / n)
+	squared := roots * roots / n
+	return math.Log(squared * mean / total), 2 * math.Sqrt(max(0, total/squared-1)/n), squares / total * mean * n / total
 }
 
 // bucketMiddle is the geometric middle of a bucket of durations, relative to its upper bound.
@@ -487,12 +551,13 @@ const bucketMiddle = 0.917
 
 // measurement is what a window says.
 type measurement struct {
-	ln   float64 // logarithm of the time per result, in seconds; +Inf: no results
-	err  float64 // its standard error
-	mean float64 // of the time of flows, in seconds
-	good float64 // share of flows that did not fail
-	used float64 // flows in the service on average
-	held bool    // the limit was in the way, at least half of the time
+	ln      float64 // logarithm of the time per result, in seconds; +Inf: no results
+	err     float64 // its standard error
+	mean    float64 // of the time of flows, in seconds
+	renewal float64 // how long it takes until a change of the limit shows, in seconds
+	good    float64 // share of flows that did not fail
+	used    float64 // flows in the service on average
+	held    bool    // the limit was in the way, at least half of the time
 }
 
 // fewFail is the share of failed flows up to which time is counted per flow rather than per result.
@@ -510,7 +575,16 @@ func (c *ConcurrencyController) measure() (m measurement, ok bool) {
 	if m.mean > w.seconds/2 {
 		m.used = w.inFlight / float64(w.ticks)
 	}
-	m.ln, m.err = w.logTimes()
+	m.ln, m.err, m.renewal = w.times()
+	if w.seconds < max(m.renewal, c.renewal) || !c.known && w.seconds < 3*m.renewal { // the short ones come first
+		return m, m.good == 0
+	}
+	spread := m.err * math.Sqrt(n)
+	if n >= manyEnded {
+		c.spread += recall * (spread - c.spread)
+	}
+	m.err = max(spread, c.spread) / math.Sqrt(n) // few flows may be alike by chance
+	m.err *= math.Sqrt(1 + m.renewal/w.seconds)  // flows that were there together are alike
 	if 1-m.good > fewFail {
 		// Failures may be much shorter or longer than results. What counts is the time in slots per result.
 		m.ln = max(m.ln, math.Log(m.mean)+c.shape) - math.Log(m.good)
@@ -524,8 +598,10 @@ func (c *ConcurrencyController) measure() (m measurement, ok bool) {
 	}
 	m.err = math.Hypot(m.err, otherError)
 	enough := maxError
-	if !m.held {
-		enough *= 2
+	if !m.held || !c.found || c.mode == lowered || c.mode == raised || w.seconds > patience*m.renewal {
+		enough *= 2 // trials weigh the error
 	}
-	return m, m.err <= enough || c.known && math.Abs(m.ln-c.base) > surprise*m.err
+	return m, m.err <= enough || c.alive > 0 || c.known && n >= manyEnded && math.Abs(m.ln-c.base-c.usual) > surprise*m.err
 }
+
+var Debug func(string)
