@@ -15,7 +15,8 @@ import (
 const (
 	minInterval = 10 * time.Millisecond
 	// A query that took longer than slowAfter runs among the slow ones the next time, so that it keeps no
-	// quick one waiting; a new one starts there. slowLane is how many slow ones run at a time.
+	// quick one waiting; a new one starts there. slowLane is how many slow ones run at a time. Those that
+	// failed in a costly way are among themselves until they succeed, as many at a time.
 	slowAfter = 100 * time.Millisecond
 	slowLane  = 2
 	// A query that finds nothing yet is asked again after emptyPause, or after emptyShare times as long as it
@@ -61,6 +62,7 @@ type board struct {
 	running  sync.WaitGroup
 	quick    lane
 	slow     lane
+	sick     lane
 	failing  reminder
 
 	mu          sync.Mutex
@@ -101,7 +103,7 @@ func newBoard(ctx context.Context, c Config, m *metrics, evaluate evaluator) *bo
 		evaluations: map[evaluationKey]*evaluation{},
 	}
 	b.ctx, b.cancel = context.WithCancel(context.WithoutCancel(ctx))
-	b.quick.most, b.slow.most = c.MaxConcurrent, slowLane
+	b.quick.most, b.slow.most, b.sick.most = c.MaxConcurrent, slowLane, slowLane
 	return b
 }
 
@@ -164,11 +166,7 @@ func (b *board) step(ctx context.Context, now time.Time, wait time.Duration) int
 	jobs := &batch{done: make(chan struct{})}
 	jobs.left.Store(int64(len(due)))
 	for _, e := range due {
-		l := &b.quick
-		if e.slow { // it is ours while it runs
-			l = &b.slow
-		}
-		l.start(&b.running, func() {
+		b.laneOf(e).start(&b.running, func() {
 			defer b.running.Done()
 			defer jobs.finish()
 			b.run(e, now)
@@ -180,6 +178,17 @@ func (b *board) step(ctx context.Context, now time.Time, wait time.Duration) int
 	late := int(jobs.left.Load())
 	b.metrics.late.Add(float64(late))
 	return late
+}
+
+// laneOf is where a query runs that take has returned.
+func (b *board) laneOf(e *evaluation) *lane {
+	switch {
+	case e.failures > 0:
+		return &b.sick
+	case e.slow:
+		return &b.slow
+	}
+	return &b.quick
 }
 
 // take marks the queries that are due at now as running.
