@@ -12,9 +12,11 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"time"
 
 	"github.com/prometheus/prometheus/config"
 	"github.com/prometheus/prometheus/storage/remote/otlptranslator/prometheusremotewrite"
+	"go.opentelemetry.io/collector/pdata/pcommon"
 	"go.opentelemetry.io/collector/pdata/pmetric"
 	"go.opentelemetry.io/collector/pdata/pmetric/pmetricotlp"
 	"google.golang.org/grpc"
@@ -51,6 +53,7 @@ func (h *Handler) export(ctx context.Context, m pmetric.Metrics) (refused int, t
 	if err != nil {
 		return 0, "", err
 	}
+	old := prune(m, time.Now())
 	a := h.signals.Append(ctx, signal.SourcePush)
 	_, untranslated := prometheusremotewrite.NewPrometheusConverter(a).FromMetrics(ctx, m, h.settings(v))
 	if kind := signal.KindOf(untranslated); kind != 0 || ctx.Err() != nil {
@@ -60,8 +63,11 @@ func (h *Handler) export(ctx context.Context, m pmetric.Metrics) (refused int, t
 		return 0, "", err
 	}
 	err = a.Refused().Err()
+	if old > 0 {
+		err = errors.Join(fmt.Errorf("%d data points were refused and the others kept: they have no time, or one more than an hour from now", old), err)
+	}
 	if untranslated != nil {
-		err = errors.Join(fmt.Errorf("%w (delta temporality is not supported: let the exporter send cumulative metrics)", untranslated), err)
+		err = errors.Join(fmt.Errorf("%w (for delta temporality: let the exporter send cumulative metrics)", untranslated), err)
 	}
 	if err == nil {
 		return 0, "", nil
@@ -70,7 +76,48 @@ func (h *Handler) export(ctx context.Context, m pmetric.Metrics) (refused int, t
 	if len(text) > 4096 {
 		text = text[:4096] + "..."
 	}
-	return max(a.Refused().Total(), 1), text, nil
+	return max(a.Refused().Total()+old, 1), text, nil
+}
+
+// longest is how far from now the time of a data point may be. The database takes less than that. It is
+// looked at before because the translation makes a sample of target_info for each minute and a half between
+// the first and the last point of a resource: from 1970 on that is twenty million.
+const longest = time.Hour
+
+// prune removes data points that are far out of time, and counts them.
+func prune(m pmetric.Metrics, now time.Time) (removed int) {
+	from, to := pcommon.NewTimestampFromTime(now.Add(-longest)), pcommon.NewTimestampFromTime(now.Add(longest))
+	far := func(t pcommon.Timestamp) bool {
+		if t < from || t > to {
+			removed++
+			return true
+		}
+		return false
+	}
+	for _, r := range m.ResourceMetrics().All() {
+		for _, s := range r.ScopeMetrics().All() {
+			for _, one := range s.Metrics().All() {
+				pruneMetric(one, far)
+			}
+		}
+	}
+	return removed
+}
+
+func pruneMetric(m pmetric.Metric, far func(pcommon.Timestamp) bool) {
+	switch m.Type() {
+	case pmetric.MetricTypeGauge:
+		m.Gauge().DataPoints().RemoveIf(func(p pmetric.NumberDataPoint) bool { return far(p.Timestamp()) })
+	case pmetric.MetricTypeSum:
+		m.Sum().DataPoints().RemoveIf(func(p pmetric.NumberDataPoint) bool { return far(p.Timestamp()) })
+	case pmetric.MetricTypeHistogram:
+		m.Histogram().DataPoints().RemoveIf(func(p pmetric.HistogramDataPoint) bool { return far(p.Timestamp()) })
+	case pmetric.MetricTypeExponentialHistogram:
+		m.ExponentialHistogram().DataPoints().RemoveIf(func(p pmetric.ExponentialHistogramDataPoint) bool { return far(p.Timestamp()) })
+	case pmetric.MetricTypeSummary:
+		m.Summary().DataPoints().RemoveIf(func(p pmetric.SummaryDataPoint) bool { return far(p.Timestamp()) })
+	default:
+	}
 }
 
 // respond makes the answer to a batch that was kept, at least in part.

@@ -341,6 +341,25 @@ func TestBadOTLP(t *testing.T) {
 	}
 }
 
+// A point without a time makes no sample for every minute and a half since 1970.
+func TestOTLPOfAnotherTime(t *testing.T) {
+	h := open(t)
+	m := metrics(pmetric.AggregationTemporalityCumulative)
+	all := m.ResourceMetrics().At(0).ScopeMetrics().At(0).Metrics()
+	all.At(0).Gauge().DataPoints().At(0).SetTimestamp(0)
+	e := all.AppendEmpty().SetEmptyExponentialHistogram().DataPoints().AppendEmpty()
+	e.SetTimestamp(pcommon.NewTimestampFromTime(time.Now().Add(-2 * time.Hour)))
+	s := all.AppendEmpty().SetEmptySummary().DataPoints().AppendEmpty()
+	s.SetTimestamp(1 << 63)
+	refused, text, err := h.export(t.Context(), m)
+	if err != nil || refused != 3 || !strings.Contains(text, "3 data points were refused and the others kept") {
+		t.Error(refused, text, err)
+	}
+	if _, body := get(t, h, "/api/v1/query?query=orders_total"); !strings.Contains(body, `"3"`) {
+		t.Error(body)
+	}
+}
+
 func FuzzRemoteWrite(f *testing.F) {
 	one, _ := oneSeries("depth", 1, 2).Marshal()
 	two, _ := (&writev2.Request{Symbols: []string{"", "__name__", "x"}, Timeseries: []writev2.TimeSeries{{LabelsRefs: []uint32{1, 2}, Samples: []writev2.Sample{{Value: 1}}, Histograms: []writev2.Histogram{writev2.FromIntHistogram(0, 1, native())}}}}).Marshal()
