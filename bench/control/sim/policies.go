@@ -46,7 +46,6 @@ func (a *Adaptive) Interval() float64 { return a.interval.Seconds() }
 
 // Tick implements Policy.
 func (a *Adaptive) Tick(now float64, seen *setpoint.Observation) Limits {
-	Now = now
 	a.tick.Now = time.Unix(0, int64(now*1e9))
 	a.controller.Feed(seen)
 	a.out = [2]float64{circuit.Invalid(), circuit.Invalid()}
@@ -120,7 +119,7 @@ func (a *AIMD) decide(signal, setpoint float64) {
 	seconds := float64(min(a.window, len(a.history)-1))
 	incoming := (last.IncomingTokens - before.IncomingTokens) / seconds
 	observed := min(1, (last.AcceptedTokens-before.AcceptedTokens)/max(1, last.IncomingTokens-before.IncomingTokens))
-	multiplier := 0.0
+	var multiplier float64
 	if signal > setpoint {
 		multiplier = observed * min(1, max(minGradient, setpoint/signal))
 		a.extra = 0
@@ -242,5 +241,3 @@ func NewVegas() Sampler {
 	}
 	return s
 }
-
-var Now float64

@@ -48,8 +48,8 @@ type Sampler interface {
 }
 
 const (
-		queueLength  = 20000
-	binSeconds   = 0.1
+	queueLength = 20000
+	binSeconds  = 0.1
 )
 
 type flow struct {

@@ -5,6 +5,7 @@ package sim
 import (
 	"math"
 	"math/rand/v2"
+	"time"
 )
 
 // Scenario is a service and its clients.
@@ -102,9 +103,9 @@ func services() []*Scenario {
 	tiny.Service.Workers, tiny.Service.Work = Constant(2), Fixed(0.1)
 	tiny.Clients = crowd(Constant(40))
 
-	big := base("500-workers", "a service of 500 workers", 60, 0)
+	big := base("500-workers", "a service of 500 workers", 30, 0)
 	big.Service.Workers, big.Clients = Constant(500), crowd(Constant(1.5*500/workMean))
-	big.Warm = 10
+	big.Warm = 8
 
 	long := base("long-flows", "flows take 8 s on average, as answers of language models do; 16 at a time", 600, 0)
 	long.Service.Workers, long.Service.Work, long.Warm = Constant(16), Lognormal(8, 0.6), 200
@@ -178,8 +179,30 @@ func FullDay() *Scenario {
 	return s
 }
 
-// A Contender is a way to find limits.
+// Contender is a way to find limits, with a name.
 type Contender struct {
 	Name string
 	New  func(*Scenario) Policy
+}
+
+// Contenders returns what is compared. The static ones know what the service can do when a scenario begins.
+func Contenders() []Contender {
+	slots := func(part float64) func(*Scenario) Policy {
+		return func(s *Scenario) Policy {
+			return Static{max(1, math.Ceil(part*s.Service.Workers(0))), math.Inf(1)}
+		}
+	}
+	return []Contender{
+		{"none", func(*Scenario) Policy { return NoLimit }},
+		{"slots, right", slots(1.1)},
+		{"slots, twice", slots(2)},
+		{"slots, half", slots(0.5)},
+		{"rate, right", func(s *Scenario) Policy { return Static{math.Inf(1), s.Service.capacity(0)} }},
+		{"AIMD, Aperture", func(s *Scenario) Policy { return NewApertureAIMD(s.usual()) }},
+		{"AIMD", func(s *Scenario) Policy { return NewAIMD(s.usual()) }},
+		{"gradient2", func(*Scenario) Policy { return NewGradient2() }},
+		{"Vegas", func(*Scenario) Policy { return NewVegas() }},
+		{"adaptive, 1 s", func(*Scenario) Policy { return NewAdaptive(time.Second) }},
+		{"adaptive, 100 ms", func(*Scenario) Policy { return NewAdaptive(100 * time.Millisecond) }},
+	}
 }

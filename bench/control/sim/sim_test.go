@@ -3,7 +3,6 @@
 package sim_test
 
 import (
-	"github.com/sluice-project/sluice/internal/circuit/component"
 	"fmt"
 	"os"
 	"testing"
@@ -23,11 +22,6 @@ func TestExplore(t *testing.T) {
 		}
 		for _, iv := range []time.Duration{time.Second, 100 * time.Millisecond} {
 			start := time.Now()
-			if os.Getenv("TRACE") != "" && iv.String() == os.Getenv("TRACE") {
-				component.Debug = func(x string) { fmt.Println(sim.Now, x) }
-			} else {
-				component.Debug = nil
-			}
 			r := sim.Run(s, sim.NewAdaptive(iv), 1)
 			from := s.Warm
 			p50, _ := r.Latency(.5, from, s.Length)

@@ -3,7 +3,6 @@
 package component
 
 import (
-	"fmt"
 	"math"
 
 	"github.com/sluice-project/sluice/internal/circuit"
@@ -198,9 +197,7 @@ func (c *ConcurrencyController) tick(interval float64, free bool) {
 		c.window = sightings{}
 	} else if m, ok := c.measure(); ok {
 		before := c.limit
-		if Debug != nil {
-			Debug(fmt.Sprintf("mode %d limit %v d %.3f err %.3f held %v used %.1f good %.2f ended %d odds %.1f base %.4f grew %v calm %d", c.mode, c.limit, m.ln-c.base, m.err, m.held, m.used, m.good, c.window.ended, c.trial.odds, math.Exp(c.base), c.grew, c.calm))
-		}
+		c.renewal = m.renewal
 		c.act(&m)
 		c.window = sightings{}
 		if c.limit != before {
@@ -603,5 +600,3 @@ func (c *ConcurrencyController) measure() (m measurement, ok bool) {
 	}
 	return m, m.err <= enough || c.alive > 0 || c.known && n >= manyEnded && math.Abs(m.ln-c.base-c.usual) > surprise*m.err
 }
-
-var Debug func(string)
