@@ -10,6 +10,8 @@
 //	log PATTERN         expect the log of the server to match
 //	code N CMD ARGS…    run a command and expect this exit code
 //	eventually CMD ARGS…  repeat a command until its exit code is 0
+//	listen              accept POST requests until the script ends; $HOOK is the URL
+//	heard PATTERN       wait until a request has come whose body matches
 package e2e
 
 import (
@@ -20,6 +22,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -60,6 +63,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("EXAMPLES", examples)
 			e.Setenv("NO_PROXY", "*")
 			e.Values[serverKey{}] = &server{}
+			e.Values[hookKey{}] = &hook{}
 			return nil
 		},
 		Condition: func(name string) (bool, error) {
@@ -70,6 +74,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"serve": serve, "stop": stop, "kill9": kill9, "log": matchLog, "code": code, "eventually": eventually,
+			"listen": listen, "heard": heard,
 		},
 	})
 }
@@ -247,4 +252,58 @@ func eventually(ts *testscript.TestScript, neg bool, args []string) {
 			ts.Fatalf("%s: not within %s", strings.Join(args, " "), patience)
 		}
 	}
+}
+
+type hookKey struct{}
+
+// hook keeps what is sent to it.
+type hook struct {
+	mu     sync.Mutex
+	bodies []string
+}
+
+// ServeHTTP implements http.Handler.
+func (h *hook) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.bodies = append(h.bodies, string(body))
+}
+
+func (h *hook) heard() []string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.bodies
+}
+
+func listen(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) > 0 {
+		ts.Fatalf("listen: takes nothing and cannot be negated")
+	}
+	s := httptest.NewServer(ts.Value(hookKey{}).(*hook))
+	ts.Defer(s.Close)
+	ts.Setenv("HOOK", s.URL)
+}
+
+func heard(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("heard: want one pattern, and cannot be negated")
+	}
+	pattern, err := regexp.Compile(args[0])
+	ts.Check(err)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for range int(patience / (20 * time.Millisecond)) {
+		for _, body := range ts.Value(hookKey{}).(*hook).heard() {
+			if pattern.MatchString(body) {
+				return
+			}
+		}
+		<-tick.C
+	}
+	ts.Fatalf("heard: nothing with %q in %q", args[0], ts.Value(hookKey{}).(*hook).heard())
 }
