@@ -181,10 +181,9 @@ func (e *expansion) crossing(c *policy.Component, id string, at place) {
 	e.add(node, at.scope, description)
 }
 
+// promQL makes an input of a query. A query that cannot be evaluated is not refused: its reading is invalid,
+// and the status of the component says why. Parsing has warned of it.
 func (e *expansion) promQL(q *policy.PromQL, id, scope string) {
-	if err := signal.CheckQuery(q.QueryString); err != nil {
-		e.problems = append(e.problems, fmt.Errorf("%s (promql): query_string: %w", id, err))
-	}
 	input := &circuit.Input{Value: circuit.Invalid()}
 	node := e.add(circuit.Node{
 		ID: id, Kind: "promql", Out: []circuit.Out{outPort(scope, "output", q.OutPorts.Output)}, Component: input,
