@@ -30,7 +30,9 @@ const (
 	mostBody   = 16 << 20 // bytes of a batch of samples as sent
 	mostText   = 32 << 20 // bytes of a batch of samples without its compression
 	mostPoints = 11_000   // of one series in a range query, as in Prometheus
-	writeTime  = 30 * time.Second
+	// mostSelectors is how often match[] may be given.
+	mostSelectors = 100
+	writeTime     = 30 * time.Second
 )
 
 // Config is what the handlers work on.
@@ -136,6 +138,10 @@ func (h *Handler) serve(path string, e endpoint) http.Handler {
 			writeProblem(w, badData("error parsing form values: "+err.Error()))
 			return
 		}
+		if err := checkQueries(r); err != nil {
+			writeError(w, err)
+			return
+		}
 		timeout, err := durationParam(r, "timeout", signal.ReadTimeout)
 		if err != nil {
 			writeError(w, err)
@@ -157,6 +163,20 @@ func (h *Handler) serve(path string, e endpoint) http.Handler {
 		defer answer.close()
 		writeReply(w, answer)
 	})
+}
+
+// checkQueries bounds what has to be parsed.
+func checkQueries(r *http.Request) error {
+	selectors := r.Form["match[]"]
+	if len(selectors) > mostSelectors {
+		return badData(fmt.Sprintf("%d times match[], want at most %d", len(selectors), mostSelectors))
+	}
+	for _, text := range append([]string{r.FormValue("query")}, selectors...) {
+		if len(text) > signal.MostQuery {
+			return badData(fmt.Sprintf("a query of %d bytes, want at most %d", len(text), signal.MostQuery))
+		}
+	}
+	return nil
 }
 
 // problem is a mistake or failure, as Prometheus reports it.

@@ -138,6 +138,8 @@ func TestAnswers(t *testing.T) {
 		{q("labels", "start", "5", "end", "4"), 400, ``},
 		{q("label/%FF/values"), 400, ``},
 		{q("nosuch"), 404, ``},
+		{q("query", "query", strings.Repeat("-", signal.MostQuery)+"1"), 400, ``},
+		{"/api/v1/labels?" + strings.Repeat("match[]=a&", mostSelectors+1), 400, ``},
 	} {
 		code, got := get(t, h, c.target)
 		want := strings.NewReplacer("AT", at, "FROM", from).Replace(c.want)

@@ -125,7 +125,7 @@ func TestBoundsUnderManySeries(t *testing.T) {
 	t.Logf("end: %d series, %d MiB on disk, RSS %s MiB, refused %+v, took %v", s.Series, s.Bytes>>20, rss(), s.Err, time.Since(begin))
 	b.Close()
 	begin = time.Now()
-	b = open(t, dir, nil)
+	open(t, dir, nil)
 	t.Logf("opened again in %v", time.Since(begin))
 	runtime.KeepAlive(refs)
 }

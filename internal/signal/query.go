@@ -13,6 +13,10 @@ import (
 	"github.com/prometheus/prometheus/promql/parser"
 )
 
+// MostQuery is the longest query, in bytes. The time to read a deeply nested one grows with the square of its
+// length, and cannot be cut short.
+const MostQuery = 16 << 10
+
 // CheckQuery says what is wrong with a query, with line and column; nil: nothing. It does not tell whether
 // there are such series.
 func CheckQuery(expr string) error {
@@ -27,6 +31,9 @@ func CheckQuery(expr string) error {
 func parse(expr string) (parser.Expr, *Error) {
 	if strings.TrimSpace(expr) == "" {
 		return nil, &Error{KindInvalid, "the query is empty, want PromQL, such as sum(rate(errors_total[30s]))"}
+	}
+	if len(expr) > MostQuery {
+		return nil, &Error{KindInvalid, fmt.Sprintf("the query has %d bytes, want at most %d", len(expr), MostQuery)}
 	}
 	e, err := language.ParseExpr(expr)
 	if err != nil {

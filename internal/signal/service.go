@@ -21,7 +21,7 @@ import (
 // Bounds on the work of one query. A sample takes about 16 bytes while it runs.
 const (
 	policySamples = 2_000_000
-	readSamples   = 10_000_000
+	readSamples   = 5_000_000
 	// ReadTimeout bounds queries of people and dashboards.
 	ReadTimeout = 30 * time.Second
 	// defaultStep is the step of a subquery that names none.

@@ -237,6 +237,7 @@ func TestCheckQuery(t *testing.T) {
 		{`{}`, "at least one non-empty matcher"},
 		{`sum by (`, "line 1, column "},
 		{strings.Repeat("(", 5000), "line 1"},
+		{strings.Repeat("1+", MostQuery/2) + "1", "at most 16384"},
 	} {
 		err := CheckQuery(c.expr)
 		if c.want == "" && err != nil {

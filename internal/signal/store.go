@@ -56,8 +56,8 @@ type store struct {
 	log     *slog.Logger
 	metrics *metrics
 
-	series  atomic.Int64 // in the head
-	replays atomic.Bool  // the series being made were there before: none may be refused
+	series  atomic.Int64  // in the head
+	replays atomic.Bool   // the series being made were there before: none may be refused
 	opened  chan struct{} // closed when it was tried for the first time
 	tending sync.WaitGroup
 	stop    context.CancelFunc
