@@ -56,11 +56,16 @@ func TestScripts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	blueprints, err := filepath.Abs("../../internal/policy/blueprint")
+	if err != nil {
+		t.Fatal(err)
+	}
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("PATH", dir+string(os.PathListSeparator)+e.Getenv("PATH"))
 			e.Setenv("EXAMPLES", examples)
+			e.Setenv("BLUEPRINTS", blueprints)
 			e.Setenv("NO_PROXY", "*")
 			e.Values[serverKey{}] = &server{}
 			e.Values[hookKey{}] = &hook{}
