@@ -84,7 +84,7 @@ fmt: tools ## Format Go and protobuf files
 
 .PHONY: generate
 generate: tools ## Generate code, OpenAPI, schemas and reference pages, in place
-	cd api && ../bin/buf generate
+	cd api && ../bin/buf generate && ../bin/buf generate --template buf.gen.flow.yaml
 	go generate $(PACKAGES)
 
 .PHONY: check-generate
