@@ -111,7 +111,7 @@ type Signals struct {
 	Retention Duration `json:"retention" default:"24h"`
 	// Most disk that time series may take, in bytes; the oldest go first.
 	MaxBytes int64 `json:"max_bytes" default:"536870912"`
-	// Most time series that are kept up to date; about 4 KiB of memory each. New ones beyond it are refused
+	// Most time series that are kept up to date; about 6 KiB of memory each. New ones beyond it are refused
 	// and counted.
 	MaxSeries int64 `json:"max_series" default:"100000"`
 	// How long a query of a policy may take.
