@@ -72,6 +72,10 @@ fuzz: ## Every fuzz target for FUZZTIME (10s)
 bench: ## Measure against a bare gRPC echo: one table (BENCH_ARGS="...")
 	go run ./bench $(BENCH_ARGS)
 
+.PHONY: sim
+sim: ## Compare ways of finding limits, in simulation; writes docs/adaptive-concurrency.md
+	go run ./bench/control
+
 ## Write code
 
 # Folders gofumpt looks at: the ones git knows, so not bin, data or node_modules.

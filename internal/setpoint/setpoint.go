@@ -88,5 +88,5 @@ func DurationBucket(seconds float64) int {
 	if !(seconds > 100e-6) {
 		return 0
 	}
-	return min(DurationBuckets-1, int(math.Ceil(4*math.Log2(seconds/100e-6))))
+	return int(min(DurationBuckets-1, math.Ceil(4*math.Log2(seconds/100e-6))))
 }

@@ -188,7 +188,7 @@ func (s *sampled) Sample(now, seconds float64, inFlight int, failed bool) {
 // to the latest.
 func NewGradient2() Sampler {
 	const tolerance, smoothing, queue, warmup, window, recovery = 1.5, 0.2, 4, 10, 600.0, 0.95
-	s := &sampled{limit: initial}
+	s := &sampled{limit: initial, closesAt: sampleWindow}
 	long, n := 0.0, 0
 	s.update = func(short float64, inFlight int, _ bool) {
 		if n < warmup {
@@ -214,7 +214,7 @@ func NewGradient2() Sampler {
 // since the last probe.
 func NewVegas() Sampler {
 	const probeEvery = 30
-	s := &sampled{limit: initial}
+	s := &sampled{limit: initial, closesAt: sampleWindow}
 	base, sinceProbe := math.Inf(1), 0.0
 	s.update = func(short float64, inFlight int, dropped bool) {
 		if sinceProbe++; sinceProbe >= probeEvery*s.limit {

@@ -60,8 +60,8 @@ func (r *Result) ended(now float64, f *flow, good bool) {
 	}
 }
 
-// ideal is how many flows could have been done between two times: what came, or what the service can do.
-func (r *Result) ideal(from, to float64) float64 {
+// Ideal is how many flows could have been done between two times: what came, or what the service can do.
+func (r *Result) Ideal(from, to float64) float64 {
 	sum := 0.0
 	for b := bin(from); b < bin(to); b++ {
 		t := (float64(b) + 0.5) * binSeconds
@@ -74,13 +74,18 @@ func (r *Result) ideal(from, to float64) float64 {
 	return sum
 }
 
-// Goodput is what was done in time between two times, relative to what could have been.
-func (r *Result) Goodput(from, to float64) float64 {
+// Done is how many flows were done in time between two times.
+func (r *Result) Done(from, to float64) float64 {
 	good := 0.0
 	for b := bin(from); b < bin(to); b++ {
 		good += float64(r.Good[b])
 	}
-	return good / max(1, r.ideal(from, to))
+	return good
+}
+
+// Goodput is what was done in time between two times, relative to what could have been.
+func (r *Result) Goodput(from, to float64) float64 {
+	return r.Done(from, to) / max(1, r.Ideal(from, to))
 }
 
 // Recovery is how long after a time it took until goodput over the next second stayed within a tenth of the

@@ -18,7 +18,7 @@ import (
 //
 // The limit is in slots, a whole number from Min to Max, and is valid from the first tick on. is_overload is
 // 1 while flows are held back by a limit that has been found, rather than one that is still growing.
-// While overload_confirmation is valid and 0, the limit stays at twice what was in flight at the most, and
+// While overload_confirmation is valid and 0, the limit is at least twice what was in flight at the most, and
 // nothing is an overload.
 //
 // # How it works
@@ -75,6 +75,7 @@ type ConcurrencyController struct {
 	probe   int     // calm measurements until the next probe
 	alive   float64 // the limit before everything began to fail; 0: not so
 	over    bool
+	free    float64 // a limit that holds nothing back, while it should not; 0: it may
 }
 
 // ConcurrencyConfig configures a ConcurrencyController.
@@ -180,7 +181,7 @@ func (c *ConcurrencyController) Step(t *circuit.Tick, in, out []float64) {
 		c.fed = false
 		c.tick(t.Interval.Seconds(), truthOf(in[0]) == no)
 	}
-	out[0], out[1] = c.limit, reading(c.over)
+	out[0], out[1] = max(c.limit, c.free), reading(c.over)
 }
 
 // tick looks at what the window has.
@@ -198,16 +199,17 @@ func (c *ConcurrencyController) tick(interval float64, free bool) {
 	} else if m, ok := c.measure(); ok {
 		before := c.limit
 		c.renewal = m.renewal
+		m.held = m.held && c.free == 0
 		c.act(&m)
 		c.window = sightings{}
 		if c.limit != before {
 			c.settle = int64(min(maxTicks, math.Ceil(m.renewal/interval-mixture)))
 		}
 	}
-	c.over = held && c.found && c.grew == 0
+	c.over = held && c.found && c.grew == 0 && !free
+	c.free = 0
 	if free {
-		c.over, c.mode = false, hold
-		c.limit = clamp(max(c.limit, math.Ceil(2*peak)), c.config.Min, c.config.Max)
+		c.free = clamp(math.Ceil(2*peak), c.config.Min, c.config.Max)
 	}
 }
 
@@ -261,7 +263,8 @@ func (c *ConcurrencyController) failing(m *measurement) bool {
 	return true
 }
 
-// quiet learns the base while the limit is not in the way.
+// quiet learns the base while the limit is not in the way, and what the limit would be while it is not in
+// force.
 func (c *ConcurrencyController) quiet(m *measurement) {
 	if c.mode != hold {
 		c.set(c.trial.high)
@@ -269,6 +272,11 @@ func (c *ConcurrencyController) quiet(m *measurement) {
 	}
 	c.calm = 0
 	d := m.ln - c.base
+	if m.used > c.limit+1 { // more than the limit: it is not in force
+		need := m.used * math.Exp(-max(0, d))
+		c.set(need * math.Exp(room(math.Round(need))))
+		return
+	}
 	if d < 0 || m.used < 0.7*c.limit/(1+headroom) {
 		c.base += recall * d
 	}
