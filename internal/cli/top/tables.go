@@ -196,10 +196,23 @@ func samples(l *observev1.Limiter) bool {
 	return l.GetKind() == "sampler" || l.GetKind() == "load_ramp"
 }
 
+// unlimited reports a limiter that lets everything pass: one that a circuit moves, in a dry run or without
+// overload. Such a limiter that denies everything has a capacity all the same.
+func unlimited(l *observev1.Limiter) bool {
+	switch l.GetKind() {
+	case "load_scheduler", "adaptive_concurrency_scheduler":
+		return l.GetCapacity() == 0
+	}
+	return false
+}
+
 // limitCell prints what one account may use: slots, or tokens per second and the size of the bucket.
 func limitCell(l *observev1.Limiter) cell {
-	if samples(l) {
+	switch {
+	case samples(l):
 		return cell{screen.Unknown, math.NaN(), screen.Dim}
+	case unlimited(l):
+		return cell{"none", math.NaN(), screen.Dim}
 	}
 	if !fills(l) {
 		return text(screen.Number(l.GetCapacity()))
@@ -213,6 +226,9 @@ func limitCell(l *observev1.Limiter) cell {
 func inFlight(l *observev1.Limiter) cell {
 	if fills(l) || samples(l) {
 		return cell{screen.Unknown, math.NaN(), screen.Dim}
+	}
+	if unlimited(l) {
+		return cell{screen.Number(l.GetInFlight()), math.NaN(), screen.Plain}
 	}
 	whole := l.GetCapacity() * float64(max(1, l.GetAccounts()))
 	share := ratio(l.GetInFlight(), whole)
