@@ -110,17 +110,20 @@ func writeAlerts(g *globals, list []alertInfo) {
 	}
 	var rows []string
 	for _, a := range list {
-		note := clean(strings.Join(a.Channels, ", "))
-		if a.DeliveryError != "" {
-			note = "not delivered: " + clean(a.DeliveryError)
+		channels := "-"
+		switch {
+		case a.DeliveryError != "":
+			channels = "not delivered: " + clean(a.DeliveryError)
+		case len(a.Channels) > 0:
+			channels = clean(strings.Join(a.Channels, ", "))
 		}
 		until := "-"
 		if a.EndTime != "" {
 			until = when(a.EndTime)
 		}
 		rows = append(rows, strings.Join([]string{
-			or(a.State), or(a.Severity), or(a.Policy), or(a.Component), or(a.Name), when(a.StartTime), until, note,
+			or(a.State), or(a.Severity), or(a.Policy), or(a.Component), or(a.Name), when(a.StartTime), until, channels,
 		}, "\t"))
 	}
-	table(g.env.Stdout, "STATE\tSEVERITY\tPOLICY\tCOMPONENT\tALERT\tSINCE\tUNTIL\tSENT TO", rows)
+	table(g.env.Stdout, "STATE\tSEVERITY\tPOLICY\tCOMPONENT\tALERT\tSINCE\tUNTIL\tCHANNELS", rows)
 }
