@@ -130,7 +130,7 @@ func pathPermission(path string) permission {
 		return p
 	}
 	switch {
-	case path == "/", path == "/healthz", path == "/readyz", path == "/openapi.json":
+	case path == "/", path == "/healthz", path == "/readyz", path == "/openapi.json", path == "/-/healthy", path == "/-/ready":
 		return permitOpen
 	case path == "/api/v1/write", path == "/v1/metrics", path == "/api/v1/otlp/v1/metrics":
 		return permitChange

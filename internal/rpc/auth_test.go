@@ -65,7 +65,7 @@ func TestOpenPaths(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, path := range []string{"/", "/healthz", "/readyz", "/openapi.json", "/grpc.health.v1.Health/Check"} {
+	for _, path := range []string{"/", "/healthz", "/readyz", "/openapi.json", "/-/healthy", "/-/ready", "/grpc.health.v1.Health/Check"} {
 		if _, err := a.authorize("", pathPermission(path)); err != nil {
 			t.Errorf("%s: got %v, want it open", path, err)
 		}

@@ -34,8 +34,12 @@ func (s *Server) handler() (http.Handler, error) {
 		mux.Handle("/api/v1/", s.config.Prometheus)
 		mux.Handle("/v1/metrics", s.config.Prometheus)
 	}
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { plain(w, http.StatusOK, "ok\n") })
+	mux.HandleFunc("GET /healthz", healthz)
 	mux.HandleFunc("GET /readyz", s.readyz)
+	if s.config.Prometheus != nil { // its tools ask there
+		mux.HandleFunc("GET /-/healthy", healthz)
+		mux.HandleFunc("GET /-/ready", s.readyz)
+	}
 	mux.HandleFunc("GET /openapi.json", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = w.Write(api.OpenAPI) // the client has gone
@@ -95,6 +99,9 @@ func plain(w http.ResponseWriter, code int, text string) {
 	w.WriteHeader(code)
 	_, _ = w.Write([]byte(text)) // the client has gone
 }
+
+// healthz tells that the process serves.
+func healthz(w http.ResponseWriter, _ *http.Request) { plain(w, http.StatusOK, "ok\n") }
 
 // readyz tells load balancers whether to send requests here.
 func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
