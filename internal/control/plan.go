@@ -233,10 +233,18 @@ func (e *expansion) primitiveKeys(c *policy.Component, id string) {
 	case c.GradientController != nil:
 		e.key(c.GradientController.ManualModeConfigKey, id, Boolean, "repeat the control variable instead of computing")
 	case c.Variable != nil:
-		e.key(c.Variable.ConfigKey, id, Number, "the number given out, instead of "+number(c.Variable.ConstantOutput.Number()))
+		e.key(c.Variable.ConfigKey, id, Number, outOf(c.Variable.OutPorts.Output)+", instead of "+number(c.Variable.ConstantOutput.Number()))
 	case c.BoolVariable != nil:
-		e.key(c.BoolVariable.ConfigKey, id, Boolean, "given out as 1 or 0, instead of "+strconv.FormatBool(c.BoolVariable.ConstantOutput))
+		e.key(c.BoolVariable.ConfigKey, id, Boolean, outOf(c.BoolVariable.OutPorts.Output)+", instead of "+strconv.FormatBool(c.BoolVariable.ConstantOutput))
 	}
+}
+
+// outOf says what a setting of a variable replaces.
+func outOf(out *policy.OutPort) string {
+	if out == nil {
+		return "the value given out"
+	}
+	return "the signal " + out.SignalName
 }
 
 // markLoops notes in the views which ports read the tick before.
