@@ -431,6 +431,9 @@ func TestDebugPages(t *testing.T) {
 	if err := json.Unmarshal([]byte(body), &rows); err != nil || code != 200 || len(rows) != 1 || rows[0]["policy"] != "p" {
 		t.Errorf("got %d %s %v", code, body, err)
 	}
+	if _, body := get(t, s.URL()+"/debug/limiters", "hunter2-hunter2-hunter2"); !strings.Contains(body, `<a href="/debug/circuits?policy=p">p</a>`) {
+		t.Errorf("the policy is no link to its circuit:\n%s", body)
+	}
 	if code, _ := get(t, s.URL()+"/debug/queues?limit=0", "hunter2-hunter2-hunter2"); code != 400 {
 		t.Errorf("limit=0: got %d, want 400", code)
 	}

@@ -223,5 +223,6 @@ var indexTemplate = template.Must(template.New("index").Parse(style + `<title>Sl
 
 var tableTemplate = template.Must(template.New("table").Parse(style + `<title>Sluice: {{.Title}}</title>
 <p><a href="/debug/">debug</a></p><h1>{{.Title}}</h1>
-{{if .Rows}}<table><tr>{{range .Header}}<th>{{.}}{{end}}{{range .Rows}}<tr>{{range .}}<td>{{.}}{{end}}{{end}}</table>
+{{if .Rows}}<table><tr>{{range .Header}}<th>{{.}}{{end}}{{range .Rows}}<tr>{{range $i, $cell := .}}<td>
+{{- if and $cell (eq (index $.Header $i) "policy")}}<a href="/debug/circuits?policy={{$cell}}">{{$cell}}</a>{{else}}{{$cell}}{{end}}{{end}}{{end}}</table>
 <p>At most {{.Limit}} rows; ask for more with ?limit=n.</p>{{else}}<p>None.</p>{{end}}`))
