@@ -172,10 +172,11 @@ func Day() *Scenario {
 
 // FullDay is a day of overload.
 func FullDay() *Scenario {
+	const mean = 0.25
 	s := base("full-day", "a day of twice the load, to a service of four workers", 86400, 0)
 	s.Step, s.Warm = 1, 60
-	s.Service.Workers = Constant(4)
-	s.Clients = crowd(Constant(2 * 4 / workMean))
+	s.Service.Workers, s.Service.Work = Constant(4), Exponential(mean)
+	s.Clients = []Client{{Name: "all", Rate: Constant(2 * 4 / mean), Timeout: 4}}
 	return s
 }
 

@@ -72,6 +72,7 @@ type ConcurrencyController struct {
 	trial   trial
 	calm    int     // measurements since something was done
 	usual   float64 // how much longer than the base flows take when all is calm, as a logarithm
+	usualAt float64 // the limit that was so at
 	probe   int     // calm measurements until the next probe
 	alive   float64 // the limit before everything began to fail; 0: not so
 	over    bool
@@ -131,15 +132,16 @@ const (
 	sure, maxRounds = 3, 8
 	// firstProbe and lastProbe are the least and the most measurements between probes. A probe that finds
 	// the base as it was doubles the number.
-	firstProbe, lastProbe = 4, 48
+	firstProbe, lastProbe = 6, 48
 	// patience is how long a good measurement may take; a fair one will do after that. In renewals.
 	patience = 4
 	// mixture is the part of a tick in which flows may end that were started under an earlier limit.
 	mixture = 0.3
 	// recently is for how many measurements a limit that was too much is remembered.
 	recently = 5
-	// below is how far under the number needed a probe goes.
-	below = 0.95
+	// below is how far under the number needed a probe goes, and farBelow the same while no probe has
+	// confirmed the base.
+	below, farBelow = 0.95, 0.75
 	// recall is how much of the difference that one measurement makes to the base counts.
 	recall = 0.3
 	// deadShare is the share of results from which on a service is alive; deadLimit how far the limit falls
@@ -314,8 +316,13 @@ func (c *ConcurrencyController) regulate(m *measurement) {
 		c.calm++
 		c.again = c.again && c.calm < 3
 		c.usual += recall * (min(max(0, d), 1.5*room) - c.usual)
+		c.usualAt = c.limit
 		if c.calm >= c.probe || c.calm > 3 && d > 1.5*room+m.err {
-			c.startProbe(m, below*need)
+			depth := below
+			if c.probe == firstProbe {
+				depth = farBelow
+			}
+			c.startProbe(m, depth*need)
 		}
 	}
 }
@@ -324,7 +331,7 @@ func (c *ConcurrencyController) regulate(m *measurement) {
 // do not wait any more twofold, but no more than half of the way to what was too much lately.
 func (c *ConcurrencyController) grow(d, room float64, sudden bool) {
 	next := 2 * c.limit
-	if c.found && !(sudden && c.calm >= 2) {
+	if c.found && !(sudden && c.limit >= 0.9*c.usualAt) {
 		next = c.limit * min(2, math.Exp(room/2*math.Pow(3, float64(c.grown))))
 	}
 	if c.much > c.limit && next >= c.much {
@@ -461,6 +468,11 @@ func (c *ConcurrencyController) probed(m *measurement) {
 	t := &c.trial
 	d := m.ln - c.base
 	fell := t.lnHigh - m.ln
+	if fell > 2*math.Log(t.high/t.low) && t.low < t.high { // more than a queue explains: the service is faster
+		c.mode, c.base, c.probe = hold, m.ln, firstProbe
+		c.set(t.high)
+		return
+	}
 	if d < -doubt*m.err && fell > 0.6*math.Log(t.high/t.low) && t.low > c.config.Min {
 		c.base, c.probe = m.ln, firstProbe
 		*t = trial{high: t.low, low: max(c.config.Min, math.Floor(0.75*t.low)), lnHigh: m.ln, varHigh: m.err * m.err}
