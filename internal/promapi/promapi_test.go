@@ -139,6 +139,9 @@ func TestAnswers(t *testing.T) {
 		{q("label/%FF/values"), 400, ``},
 		{q("nosuch"), 404, ``},
 		{q("query", "query", strings.Repeat("-", signal.MostQuery)+"1"), 400, ``},
+		{q("format_query", "query", strings.Repeat("(", 5000)+"1"+strings.Repeat(")", 5000)), 400, ``},
+		{q("query", "query", "max_over_time(count(requests_total)[1y:1ms])"), 400, ``},
+		{q("query_range", "query", "max_over_time(count(requests_total)[1s:1ms])", "start", "0", "end", to, "step", "1000000"), 400, ``},
 		{"/api/v1/labels?" + strings.Repeat("match[]=a&", mostSelectors+1), 400, ``},
 	} {
 		code, got := get(t, h, c.target)

@@ -73,6 +73,10 @@ func (h *Handler) queryRange(ctx context.Context, r *http.Request) (reply, error
 	if err != nil {
 		return reply{}, invalid("query", err)
 	}
+	if err := signal.CheckRange(q); err != nil {
+		q.Close()
+		return reply{}, invalid("query", err)
+	}
 	return execute(ctx, q, r.FormValue("query"), limit)
 }
 

@@ -29,7 +29,7 @@ const (
 )
 
 // language is what queries may use: what Prometheus has switched on by default.
-var language = parser.NewParser(parser.Options{})
+var language parser.Parser = bounded{parser.NewParser(parser.Options{})}
 
 // Service keeps series and evaluates queries. Its methods may be called concurrently.
 type Service struct {

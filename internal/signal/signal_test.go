@@ -236,7 +236,7 @@ func TestCheckQuery(t *testing.T) {
 		{`nosuch(x)`, "unknown function"},
 		{`{}`, "at least one non-empty matcher"},
 		{`sum by (`, "line 1, column "},
-		{strings.Repeat("(", 5000), "line 1"},
+		{strings.Repeat("(", 5000), "more than 100 parentheses"},
 		{strings.Repeat("1+", MostQuery/2) + "1", "at most 16384"},
 	} {
 		err := CheckQuery(c.expr)
