@@ -98,3 +98,34 @@ func react(t *testing.T, name string, interval time.Duration, slower int, phase 
 		t.Errorf("%d flows were denied when the backend had been well for a minute", n)
 	}
 }
+
+// TestEditUnderOverload: an edit of a policy that throttles does not open the gate, although its circuit
+// starts from scratch.
+func TestEditUnderOverload(t *testing.T) {
+	for name := range protections {
+		for _, interval := range []time.Duration{time.Second, 100 * time.Millisecond} {
+			t.Run(fmt.Sprintf("%s/%v", name, interval), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					const usual = 50 * time.Millisecond
+					p := newPlanes(t, nil)
+					document := protection(name, interval)
+					p.publish(document)
+					tr := &traffic{planes: p, point: "checkout", backend: newBackend(10, usual)}
+					defer tr.flows.Wait()
+					tr.run(100, 35*time.Second)
+					tr.backend.service.Store(int64(4 * usual))
+					tr.run(100, 20*time.Second)
+					edited := time.Now()
+					p.publish(document + "  resources: {flow_control: {flux_meters: {more: {selectors: [{control_point: other}]}}}}\n")
+					tr.run(100, 5*time.Second)
+					for i := range 10 {
+						from := edited.Add(time.Duration(i) * 500 * time.Millisecond)
+						if tr.deniedIn(from, from.Add(500*time.Millisecond)) == 0 {
+							t.Errorf("no flow was denied in half a second, %v after the edit", from.Sub(edited))
+						}
+					}
+				})
+			})
+		}
+	}
+}

@@ -77,6 +77,9 @@ func (o *observer) take() {
 	}
 }
 
+// fresh tells that there was one observation.
+func (o *observer) fresh() bool { return max(o.accept.count, o.load.count) == 1 }
+
 // blind sets the inputs when there is nothing to see.
 func (o *observer) blind() {
 	if o.observerNode.accept != nil {

@@ -34,7 +34,7 @@ func NewRunner(p *Program) *Runner {
 	if err != nil {
 		panic("control: a program that was not compiled: " + err.Error())
 	}
-	r.unit = unit
+	r.unit, unit.started = unit, true
 	for i := range unit.observers {
 		r.seen[unit.observers[i].component] = &unit.observers[i]
 	}

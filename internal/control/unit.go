@@ -31,7 +31,7 @@ type unit struct {
 	observers []observer
 	actuators []actuator
 	alerters  []alerterNode
-	started   bool      // every query was answered once
+	started   bool      // every query was answered once, and everything observed twice
 	begin     time.Time // first tick; zero before
 }
 
@@ -135,7 +135,8 @@ func (u *unit) observe(d DataPlane) {
 // startTime is how long a circuit may wait for the first answers to its queries.
 const startTime = 10 * time.Second
 
-// starting tells that a query has not been answered for the first time yet, be it with an error.
+// starting tells that a query has not been answered for the first time yet, be it with an error, or that there
+// is only one observation, from which no share can be told.
 func (u *unit) starting(now time.Time) bool {
 	if u.started {
 		return false
@@ -145,6 +146,11 @@ func (u *unit) starting(now time.Time) bool {
 	}
 	for i := range u.readers {
 		if s := u.readers[i].subscription; s != nil && s.Reading().Evaluations == 0 && now.Sub(u.begin) < startTime {
+			return true
+		}
+	}
+	for i := range u.observers {
+		if u.observers[i].fresh() {
 			return true
 		}
 	}
