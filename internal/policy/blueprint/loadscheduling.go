@@ -225,7 +225,8 @@ type LatencyBaseliner struct {
 	// An overload begins at this many times the usual latency.
 	LatencyToleranceMultiplier float64 `json:"latency_tolerance_multiplier" default:"1.25" check:"gt=0"`
 	// Length of the average that is the latency of now. Absent: five ticks, which is 5s at one tick a
-	// second. While fewer than 20 flows end in it, the average is that of the last 30 seconds.
+	// second. While fewer than 20 flows end in it, the average is that of a longer time, at most the last 30
+	// seconds.
 	ShortTermQueryInterval *policy.Duration `json:"short_term_query_interval,omitempty" check:"lte=1h"`
 	// Length of the average that is the usual latency.
 	LongTermQueryInterval policy.Duration `json:"long_term_query_interval" default:"1800s" check:"lte=720h"`
