@@ -23,6 +23,9 @@ const (
 	plotHeight = 2.8 * vg.Inch
 )
 
+// roomForLegend is how much higher than its lines a plot is.
+const roomForLegend = 1.5
+
 // drawn are the policies in plots, with colours that are told apart by those who do not see all of them
 // (the palette of Okabe and Ito).
 var drawn = []struct {
@@ -75,6 +78,7 @@ func (b *board) plotGoodput(scenario int, path string) error {
 			return err
 		}
 	}
+	p.Y.Max *= roomForLegend
 	return p.Save(plotWidth, plotHeight, path)
 }
 
@@ -103,6 +107,7 @@ func (d *days) plot(dir string) error {
 				return err
 			}
 		}
+		p.Y.Max *= 100 // room for the legend, on a logarithmic scale
 		if err := p.Save(plotWidth, plotHeight, filepath.Join(dir, name+".svg")); err != nil {
 			return err
 		}
@@ -115,7 +120,9 @@ func newPlot(title, x, y string) *plot.Plot {
 	p.BackgroundColor = color.White
 	p.Title.Text, p.X.Label.Text, p.Y.Label.Text = title, x, y
 	p.Title.TextStyle.Font.Size, p.Legend.TextStyle.Font.Size = 9, 8
-	p.Legend.Top = false
+	p.X.Label.TextStyle.Font.Size, p.Y.Label.TextStyle.Font.Size = 9, 9
+	p.X.Tick.Label.Font.Size, p.Y.Tick.Label.Font.Size = 8, 8
+	p.Legend.Top = true
 	p.Y.Min = 0
 	return p
 }
