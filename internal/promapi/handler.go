@@ -27,7 +27,7 @@ const (
 	mostWrites = 4        // decoded at a time
 	mostQueued = 100      // reads or writes waiting for their turn
 	mostForm   = 1 << 20  // bytes of a form
-	mostBody   = 16 << 20 // bytes of a batch of samples as sent
+	mostBody   = 4 << 20  // bytes of a batch of samples as sent: what the server takes of any request
 	mostText   = 32 << 20 // bytes of a batch of samples without its compression
 	mostPoints = 11_000   // of one series in a range query, as in Prometheus
 	// mostSelectors is how often match[] may be given.

@@ -203,9 +203,13 @@ func decodeOTLP(w http.ResponseWriter, r *http.Request, kind string) (m pmetrico
 	case err != nil:
 		return m, http.StatusBadRequest, fmt.Errorf("the body cannot be read: %w", err)
 	case kind == jsonType:
-		err = m.UnmarshalJSON(body)
+		if err = weighJSON(body); err == nil {
+			err = m.UnmarshalJSON(body)
+		}
 	default:
-		err = m.UnmarshalProto(body)
+		if err = weigh(body); err == nil {
+			err = m.UnmarshalProto(body)
+		}
 	}
 	if err != nil {
 		return m, http.StatusBadRequest, fmt.Errorf("the body is no ExportMetricsServiceRequest: %w", err)

@@ -57,7 +57,9 @@ func (x receiver) Store(r *http.Request, kind remote.WriteMessageType) (*remote.
 	}
 	a := x.h.signals.Append(r.Context(), signal.SourcePush)
 	w := &writer{a: a, signals: x.h.signals, builder: labels.NewScratchBuilder(16)}
-	if kind == remote.WriteV1MessageType {
+	if err = weigh(body); err != nil {
+		err = fmt.Errorf("%w: %w", errMessage, err)
+	} else if kind == remote.WriteV1MessageType {
 		err = w.first(body)
 	} else {
 		err = w.second(body)
