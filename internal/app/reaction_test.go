@@ -3,11 +3,16 @@
 package app
 
 import (
+	"context"
 	"fmt"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/sluice-project/sluice/internal/flow"
 )
 
 // Three ways to protect the control point "checkout" from a backend that has become slow.
@@ -130,4 +135,103 @@ func TestEditUnderOverload(t *testing.T) {
 			})
 		}
 	}
+}
+
+// backend is a service that works on a number of flows at a time; the others queue in it.
+type backend struct {
+	workers chan struct{}
+	service atomic.Int64 // how long a worker takes for one
+}
+
+func newBackend(workers int, service time.Duration) *backend {
+	b := &backend{workers: make(chan struct{}, workers)}
+	b.service.Store(int64(service))
+	return b
+}
+
+func (b *backend) work() {
+	b.workers <- struct{}{}
+	time.Sleep(time.Duration(b.service.Load()))
+	<-b.workers
+}
+
+// traffic is flows through a control point to a backend, and what became of them.
+type traffic struct {
+	planes  *planes
+	point   string
+	labels  map[string]string
+	backend *backend
+	flows   sync.WaitGroup
+
+	mu     sync.Mutex
+	denied []time.Time
+	ended  []ending
+}
+
+// ending is a flow that was admitted.
+type ending struct {
+	at      time.Time
+	latency time.Duration
+}
+
+// run starts flows evenly, whether or not those before have ended; none of them waits for admission.
+func (tr *traffic) run(perSecond int, during time.Duration) {
+	every := time.Second / time.Duration(perSecond)
+	for range int(during / every) {
+		tr.flows.Go(tr.one)
+		time.Sleep(every)
+	}
+}
+
+func (tr *traffic) one() {
+	begin := time.Now()
+	f := tr.planes.engine.Start(context.Background(), &flow.Request{ControlPoint: tr.point, Labels: tr.labels})
+	if !f.Admitted() {
+		f.Free()
+		tr.mu.Lock()
+		defer tr.mu.Unlock()
+		tr.denied = append(tr.denied, begin)
+		return
+	}
+	tr.backend.work()
+	f.End(flow.Outcome{})
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	tr.ended = append(tr.ended, ending{time.Now(), time.Since(begin)})
+}
+
+// deniedIn counts flows denied in a time.
+func (tr *traffic) deniedIn(from, to time.Time) (n int) {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	for _, at := range tr.denied {
+		if !at.Before(from) && at.Before(to) {
+			n++
+		}
+	}
+	return n
+}
+
+// firstDenied is when the first flow was denied at or after a time; zero: none.
+func (tr *traffic) firstDenied(from time.Time) time.Time {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	for _, at := range tr.denied {
+		if !at.Before(from) {
+			return at
+		}
+	}
+	return time.Time{}
+}
+
+// firstSlow is when the first flow ended after a time that took as long.
+func (tr *traffic) firstSlow(from time.Time, latency time.Duration) time.Time {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	for _, e := range tr.ended {
+		if !e.at.Before(from) && e.latency >= latency {
+			return e.at
+		}
+	}
+	return time.Time{}
 }
