@@ -18,6 +18,15 @@ import (
 // signalsDir is where time series are, in the data directory.
 const signalsDir = "signals"
 
+// CheckFiles checks what a configuration names and a checked config.Config does not cover: the file of targets.
+// It reads no secrets, so that a configuration can be checked where these are not.
+func CheckFiles(c config.Config) error {
+	if c.Signals.ScrapeConfigFile == "" {
+		return nil
+	}
+	return signal.CheckScrapeConfig(c.Signals.ScrapeConfigFile)
+}
+
 // openSignals opens the time series that policies read.
 func openSignals(ctx context.Context, c config.Config, registry *prometheus.Registry, log *slog.Logger) (*signal.Service, error) {
 	s := signal.Config{

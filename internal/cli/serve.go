@@ -64,6 +64,9 @@ directory, and asks for it; or configure auth.tokens.`,
 		if err != nil {
 			return configError(err)
 		}
+		if err := app.CheckFiles(loaded.Config); err != nil {
+			return err
+		}
 		if printConfig {
 			fmt.Fprintln(env.Stdout, "the configuration is good")
 			return nil

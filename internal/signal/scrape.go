@@ -40,6 +40,12 @@ type scraper struct {
 	running sync.WaitGroup
 }
 
+// CheckScrapeConfig tells what is wrong with a file of targets; see Config.ScrapeConfigFile.
+func CheckScrapeConfig(path string) error {
+	_, err := loadScrapeConfig(path)
+	return err
+}
+
 // loadScrapeConfig reads a file in the format of Prometheus. Of its sections only global, scrape_configs and
 // scrape_config_files make sense here.
 func loadScrapeConfig(path string) (*scrapeConfig, error) {
