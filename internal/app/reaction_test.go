@@ -5,6 +5,7 @@ package app
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -134,6 +135,31 @@ func TestEditUnderOverload(t *testing.T) {
 				})
 			})
 		}
+	}
+}
+
+// TestSurgeEnds: load schedulers, however long their multiplier takes to come back, turn away little of what the
+// service could do even during the surge. The settings are those of the blueprints.
+func TestSurgeEnds(t *testing.T) {
+	for name, document := range protections {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				p := newPlanes(t, nil)
+				lines := strings.Split(document, "\n")
+				lines = slices.DeleteFunc(lines, func(l string) bool { return strings.Contains(l, "_linear_") })
+				p.publish(strings.NewReplacer("INTERVAL", "1s", "WINDOW", "5s").Replace(strings.Join(lines, "\n")))
+				tr := &traffic{planes: p, point: "checkout", backend: newBackend(10, 50*time.Millisecond)}
+				defer tr.flows.Wait()
+				tr.run(100, 40*time.Second)
+				tr.run(500, 20*time.Second) // of 200 that it can do
+				settled := time.Now().Add(5 * time.Second)
+				tr.run(100, 2*time.Minute)
+				if n := tr.deniedIn(settled, time.Now()); n > 575 {
+					t.Errorf("%d of 11500 flows were denied after the surge, want at most 5 %%", n)
+				}
+			})
+		})
 	}
 }
 

@@ -28,7 +28,7 @@ func (b *busy) Raise(alert.Event)           { b.raised++ }
 func (b *busy) Observe(_ setpoint.Ref, into *setpoint.Observation) bool {
 	b.n++
 	into.Accepted, into.Rejected = 9*b.n, b.n
-	into.BaseTokens, into.AcceptedTokens = 10*float64(b.n), 9*float64(b.n)
+	into.BaseTokens, into.AcceptedTokens, into.RejectedTokens = 10*float64(b.n), 9*float64(b.n), float64(b.n)
 	return true
 }
 

@@ -289,6 +289,7 @@ func TestObservedLoad(t *testing.T) {
 	second := func(incoming, accepted float64) {
 		seen.BaseTokens += incoming
 		seen.AcceptedTokens += accepted
+		seen.RejectedTokens += max(0, incoming-accepted)
 		if !s.Observe("root.1", &seen) {
 			t.Fatal("root.1 is not listened to")
 		}
@@ -310,6 +311,10 @@ func TestObservedLoad(t *testing.T) {
 	for range 28 {
 		second(0, 0)
 	}
+	s.want(map[string]float64{"OBSERVED": 1})
+	for range 3 {
+		second(0, 0)
+	}
 	s.want(map[string]float64{"OBSERVED": nan})
 	second(10, 20)
 	s.want(map[string]float64{"OBSERVED": 1})
@@ -320,5 +325,39 @@ func TestObservedLoad(t *testing.T) {
 	s.want(map[string]float64{"OBSERVED": 0.5})
 	if s.Observe("root.9", &seen) {
 		t.Error("a component that is not there was observed")
+	}
+}
+
+// TestObservedLoadAfterASurge: when nobody is turned away any more, all that came was admitted, however much
+// less than the base that is.
+func TestObservedLoadAfterASurge(t *testing.T) {
+	s := fromFile(t, "load-scheduler")
+	var seen setpoint.Observation
+	second := func(base, accepted, rejected float64) float64 {
+		seen.BaseTokens += base
+		seen.AcceptedTokens += accepted
+		seen.RejectedTokens += rejected
+		s.Observe("root.1", &seen)
+		s.ticks(1, nil)
+		now, _ := s.Value("OBSERVED")
+		return now
+	}
+	second(0, 0, 0)
+	last := 0.0
+	for range 40 {
+		last = second(300, 180, 820) // retries come, too
+	}
+	if math.Abs(last-0.6) > 1e-9 {
+		t.Errorf("observed %v during the surge, want 180 of 300", last)
+	}
+	for range 31 {
+		now := second(280, 100, 0)
+		if now < last {
+			t.Fatalf("observed %v after %v: a surge that ends cuts load", now, last)
+		}
+		last = now
+	}
+	if last != 1 {
+		t.Errorf("observed %v half a minute after the surge, want 1", last)
 	}
 }

@@ -47,17 +47,50 @@ func (s *share) add(part, total float64) float64 {
 // forget starts anew.
 func (s *share) forget() { s.count = 0 }
 
+// asked counts the tokens that a load scheduler was asked for, as far as its multiplier is about them.
+//
+// While flows are turned away or wait, that is what would have come at the rate that multipliers are relative
+// to, not what came: a surge would make the part admitted smaller than the multiplier, and AIMD would cut it
+// twice. While none are, it is what was admitted: all of it. Whether some were is told second by second; in
+// less time, chance would have it.
+type asked struct {
+	settled                  float64 // tokens of the seconds before
+	accepted, rejected, base float64 // counters when this second began
+	seconds                  time.Duration
+	waiting, begun           bool
+}
+
+// add takes an observation and returns the tokens so far; they fall when counters did.
+func (a *asked) add(s *setpoint.Observation, interval time.Duration) float64 {
+	if !a.begun || s.AcceptedTokens < a.accepted || s.RejectedTokens < a.rejected || s.BaseTokens < a.base {
+		*a = asked{accepted: s.AcceptedTokens, rejected: s.RejectedTokens, base: s.BaseTokens, begun: true}
+		return 0
+	}
+	a.waiting = a.waiting || s.Waiting > 0
+	tokens := s.AcceptedTokens - a.accepted
+	if a.waiting || s.RejectedTokens > a.rejected {
+		tokens = max(tokens, s.BaseTokens-a.base)
+	}
+	total := a.settled + tokens
+	if a.seconds += interval; a.seconds >= time.Second {
+		*a = asked{settled: total, accepted: s.AcceptedTokens, rejected: s.RejectedTokens, base: s.BaseTokens, begun: true}
+	}
+	return total
+}
+
 // observer is an observerNode at work.
 type observer struct {
 	*observerNode
 	ref          setpoint.Ref
+	interval     time.Duration
 	accept, load share
+	asked        asked
 	seen         setpoint.Observation
 }
 
 func newObserver(o *observerNode, policy string, interval time.Duration) observer {
 	return observer{
-		observerNode: o, ref: setpoint.Ref{Policy: policy, Component: o.component},
+		observerNode: o, ref: setpoint.Ref{Policy: policy, Component: o.component}, interval: interval,
 		accept: newShare(acceptWindow, interval), load: newShare(loadWindow, interval),
 	}
 }
@@ -69,8 +102,7 @@ func (o *observer) take() {
 		o.observerNode.accept.Value = 100 * o.accept.add(float64(s.Accepted), float64(s.Accepted+s.Rejected))
 	}
 	if o.observerNode.load != nil {
-		// Not of the tokens that came: multipliers are relative to less while there is a surge.
-		o.observerNode.load.Value = o.load.add(s.AcceptedTokens, s.BaseTokens)
+		o.observerNode.load.Value = o.load.add(s.AcceptedTokens, o.asked.add(s, o.interval))
 	}
 	if o.feed != nil {
 		o.feed.Feed(s)
@@ -89,5 +121,6 @@ func (o *observer) blind() {
 	if o.observerNode.load != nil {
 		o.observerNode.load.Value = circuit.Invalid()
 		o.load.forget()
+		o.asked = asked{}
 	}
 }

@@ -910,6 +910,7 @@ func TestReaction(t *testing.T) {
 				s.w.do(func() {
 					seen := s.w.seen[ref]
 					seen.BaseTokens += incoming
+					seen.RejectedTokens += incoming - accepted
 					seen.AcceptedTokens += accepted
 					s.w.seen[ref] = seen
 				})

@@ -15,8 +15,9 @@ import (
 // loadBucket is the token bucket of a load scheduler. Its fill rate is absolute: each setpoint makes it the
 // load multiplier times the rate at which tokens came of late, and it stays so until the next one. While
 // load is throttled, that rate may count as growing by 5 % a second at most, so that retries and surges do
-// not raise the limit that is meant to keep them out; it may fall freely. The bucket belongs to this
-// process and starts anew with it.
+// not raise the limit that is meant to keep them out. It may fall, but as long as the multiplier does not, the
+// fill rate does not either: the end of a surge is no reason to admit less than during it. The bucket belongs
+// to this process and starts anew with it.
 //
 // Arrivals are counted without the lock, also while everything passes, so that the rate is known when
 // throttling begins.
@@ -165,13 +166,17 @@ func (b *loadBucket) steer(lm float64, now limit.Instant) limit.BucketRule {
 	b.sampleLocked(now)
 	b.expectLocked(now)
 	rate, known := b.rateLocked(now)
-	held := b.active && b.throttles && b.base > 0
+	held, before := b.active && b.throttles && b.base > 0, b.lm
 	b.lm, b.throttles, b.learning = lm, lm < 1, false
 	switch {
 	case !known: // nothing to be relative to: the next flows are measured
 		b.base, b.learning = 0, lm > 0
 	case held && b.throttles:
-		b.base = min(rate, b.base*math.Pow(loadGrowth, max(0, now.Sub(b.basedAt).Seconds())))
+		most := b.base * math.Pow(loadGrowth, max(0, now.Sub(b.basedAt).Seconds()))
+		if lm > 0 && lm >= before {
+			rate = max(rate, b.base*before/lm)
+		}
+		b.base = min(rate, most)
 	default:
 		b.base = rate
 	}

@@ -118,15 +118,24 @@ func TestSetpointStormDoesNotGrowTheBase(t *testing.T) {
 	})
 }
 
-func TestFallingLoadLowersTheLimit(t *testing.T) {
+// TestFallingLoad: the end of a surge is no reason to admit less than during it; a lower multiplier is.
+func TestFallingLoad(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEngine(t, loadSpec(1, "cp"))
 		openLoop(e, 100, 1, 15*time.Second)
 		steer(e, 1, setpoint.Setpoint{LoadMultiplier: 0.5})
 		openLoop(e, 10, 1, 11*time.Second)
 		steer(e, 1, setpoint.Setpoint{Version: 1, LoadMultiplier: 0.5})
+		if fill := e.Overview(0).Limiters[0].Spec.Bucket.FillAmount; !near(fill, 50, 1) {
+			t.Errorf("fill %v at the same multiplier, want the 50 of before", fill)
+		}
+		steer(e, 1, setpoint.Setpoint{Version: 2, LoadMultiplier: 0.8})
+		if fill := e.Overview(0).Limiters[0].Spec.Bucket.FillAmount; !near(fill, 50, 1) {
+			t.Errorf("fill %v at a higher multiplier, want the 50 of before", fill)
+		}
+		steer(e, 1, setpoint.Setpoint{Version: 3, LoadMultiplier: 0.5})
 		if fill := e.Overview(0).Limiters[0].Spec.Bucket.FillAmount; !near(fill, 5, 0.2) {
-			t.Errorf("fill %v, want 5", fill)
+			t.Errorf("fill %v at a lower multiplier, want half of what comes", fill)
 		}
 	})
 }
