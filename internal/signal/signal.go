@@ -21,6 +21,7 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
+	"runtime"
 	"slices"
 	"time"
 
@@ -90,6 +91,9 @@ type RemoteConfig struct {
 	Transport http.RoundTripper
 }
 
+// mostConcurrent is how many queries run at a time where processors are not scarce.
+const mostConcurrent = 4
+
 // DefaultConfig is what Config's zero values stand for.
 func DefaultConfig() Config {
 	return Config{
@@ -97,8 +101,8 @@ func DefaultConfig() Config {
 		MaxBytes:      512 << 20,
 		MaxSeries:     100_000,
 		QueryTimeout:  5 * time.Second,
-		MaxConcurrent: 4,
-		Lookback:      3 * time.Minute, // three times the slowest usual interval of who sends metrics, a minute
+		MaxConcurrent: max(1, min(runtime.GOMAXPROCS(0)/2, mostConcurrent)), // decisions need processors, too
+		Lookback:      3 * time.Minute,                                      // three times the slowest usual interval of who sends metrics, a minute
 		Logger:        slog.New(slog.DiscardHandler),
 	}
 }
@@ -110,6 +114,9 @@ func (c Config) withDefaults() Config {
 	orElse(&c.MaxBytes, d.MaxBytes)
 	orElse(&c.MaxSeries, d.MaxSeries)
 	orElse(&c.QueryTimeout, d.QueryTimeout)
+	if c.Remote != nil {
+		d.MaxConcurrent = mostConcurrent // its processors, not ours
+	}
 	orElse(&c.MaxConcurrent, d.MaxConcurrent)
 	orElse(&c.Lookback, d.Lookback)
 	if c.Logger == nil {
