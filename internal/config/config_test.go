@@ -238,6 +238,9 @@ func TestSecretsAreNotPrinted(t *testing.T) {
 		"auth: {tokens: [{name: a, role: admin, token: [" + secret + "]}]}",
 		"auth: {tokens: [{name: a, role: admin, token: '" + secret + "é'}]}",
 		"auth: " + secret,
+		"alerts: {targets: [{name: a, url: 'http://a', typ: webhook, signing_key: " + secret + "}]}",
+		"alerts: {targets: [{name: a, url: [" + secret + "]}]}",
+		"signals: {remote_token: " + secret + ", retentoin: 1h}",
 	} {
 		_, err := Load(Sources{File: write(t, file)})
 		var list fielderr.List

@@ -262,10 +262,14 @@ func nodeAt(n *strict.Node, path string) *strict.Node {
 	return found
 }
 
-// hideSecrets takes values and excerpts out of problems near tokens.
+// secretSections have secrets in them.
+var secretSections = []string{"auth", "alerts", "signals"}
+
+// hideSecrets takes values and excerpts out of problems near secrets.
 func hideSecrets(l fielderr.List) fielderr.List {
 	for _, p := range l {
-		if p.Path == "" || strings.HasPrefix(p.Path, "auth") {
+		near := func(section string) bool { return strings.HasPrefix(p.Path, section) }
+		if p.Path == "" || slices.ContainsFunc(secretSections, near) {
 			p.Excerpt, p.Got = "", ""
 		}
 	}
