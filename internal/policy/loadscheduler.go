@@ -275,7 +275,8 @@ type SamplerParameters struct {
 	Selectors []Selector `json:"selectors" check:"required"`
 	// Status that denied callers should see.
 	DeniedResponseStatusCode StatusCode `json:"denied_response_status_code" default:"Forbidden"`
-	// Deny, instead of admit, while the percentage is unknown.
+	// Be what flows that ask for ramp mode need to pass, and deny, instead of admit, while the percentage is
+	// unknown.
 	RampMode bool `json:"ramp_mode" default:"false"`
 }
 

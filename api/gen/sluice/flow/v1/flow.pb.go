@@ -341,7 +341,7 @@ type LimiterDecision struct {
 	Policy string `protobuf:"bytes,1,opt,name=policy,proto3" json:"policy,omitempty"`
 	// The component of that policy, for example "root.0".
 	Limiter string `protobuf:"bytes,2,opt,name=limiter,proto3" json:"limiter,omitempty"`
-	// "rate_limiter", "concurrency_limiter", "concurrency_scheduler" or "quota_scheduler".
+	// For example "rate_limiter": what the component is called in documents.
 	Kind string `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`
 	// The account, for example "user_id:alice"; "default" when the limiter has one account for all.
 	Account string `protobuf:"bytes,4,opt,name=account,proto3" json:"account,omitempty"`
@@ -359,8 +359,8 @@ type LimiterDecision struct {
 	Priority float64 `protobuf:"fixed64,10,opt,name=priority,proto3" json:"priority,omitempty"`
 	// The time spent in this limiter's queue, in seconds.
 	WaitedSeconds float64 `protobuf:"fixed64,11,opt,name=waited_seconds,json=waitedSeconds,proto3" json:"waited_seconds,omitempty"`
-	// Why the limiter did not count the flow ("label_missing", "pass_through", "error"), or why it cost what it
-	// did ("tokens_label_missing", "tokens_not_a_number").
+	// Why the limiter did not count the flow ("label_missing", "pass_through", "pass_through_value", "error"), or
+	// why it cost what it did ("tokens_label_missing", "tokens_not_a_number").
 	Note          string `protobuf:"bytes,12,opt,name=note,proto3" json:"note,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
