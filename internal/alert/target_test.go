@@ -10,9 +10,12 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -241,12 +244,52 @@ sluice_alerts_firing 1
 	}
 }
 
-// TestRealAlertmanager runs against the one at $SLUICE_TEST_ALERTMANAGER, such as http://127.0.0.1:9093.
-func TestRealAlertmanager(t *testing.T) {
-	base := os.Getenv("SLUICE_TEST_ALERTMANAGER")
-	if base == "" {
-		t.Skip("SLUICE_TEST_ALERTMANAGER names no Alertmanager")
+// realAlertmanager starts the one that scripts/setup.sh has fetched, or uses that at
+// $SLUICE_TEST_ALERTMANAGER, such as http://127.0.0.1:9093.
+func realAlertmanager(t *testing.T) (base string) {
+	t.Helper()
+	if base = os.Getenv("SLUICE_TEST_ALERTMANAGER"); base != "" {
+		return base
 	}
+	program, err := filepath.Abs("../../bin/alertmanager")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(program); err != nil {
+		t.Skip("no bin/alertmanager: scripts/setup.sh fetches it where the packages of Debian are to be had")
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := l.Addr().String()
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	config := filepath.Join(dir, "alertmanager.yml")
+	if err := os.WriteFile(config, []byte("route: {receiver: nobody}\nreceivers: [{name: nobody}]\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	server := exec.CommandContext(t.Context(), program, "--config.file="+config, "--storage.path="+dir,
+		"--web.listen-address="+address, "--cluster.listen-address=")
+	if err := server.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = server.Wait() }) // killed by the context of the test
+	base = "http://" + address
+	eventually(t, func() bool {
+		conn, err := net.Dial("tcp", address)
+		if err == nil {
+			err = conn.Close()
+		}
+		return err == nil
+	})
+	return base
+}
+
+func TestRealAlertmanager(t *testing.T) {
+	base := realAlertmanager(t)
 	c, stop := start(t, Config{Targets: []Target{{Name: "am", URL: base}}, PolicyURL: func(p string) string { return "http://sluice.example/" + p }})
 	defer stop()
 	ev := busy("p")
