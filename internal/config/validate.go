@@ -114,13 +114,7 @@ func (v *validator) auth(a Auth) {
 	names := map[string]bool{}
 	for i, t := range a.Tokens {
 		at := fmt.Sprintf("auth.tokens[%d]", i)
-		switch {
-		case t.Name == "" || len(t.Name) > 128:
-			v.add(at+".name", fmt.Sprintf("%d characters", len(t.Name)), "1 to 128")
-		case names[t.Name]:
-			v.add(at+".name", strconv.Quote(t.Name), "a name that no other token has")
-		}
-		names[t.Name] = true
+		v.name(at, t.Name, "token", names)
 		v.oneOf(at+".role", t.Role, Roles)
 		switch {
 		case (t.Token == "") == (t.TokenFile == ""):
@@ -194,10 +188,25 @@ func (v *validator) signals(s Signals) {
 var labelName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
 func (v *validator) url(path, text, example string) {
-	u, err := url.Parse(text)
-	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
+	if !isWeb(text) {
 		v.add(path, strconv.Quote(text), "an http or https address, such as "+example)
 	}
+}
+
+func isWeb(address string) bool {
+	u, err := url.Parse(address)
+	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != ""
+}
+
+// name checks the name of an item of a list and adds it to those that are taken.
+func (v *validator) name(at, name, what string, taken map[string]bool) {
+	switch {
+	case name == "" || len(name) > 128:
+		v.add(at+".name", fmt.Sprintf("%d characters", len(name)), "1 to 128")
+	case taken[name]:
+		v.add(at+".name", strconv.Quote(name), "a name that no other "+what+" has")
+	}
+	taken[name] = true
 }
 
 // AlertTypes are the kinds of receivers.
@@ -210,15 +219,9 @@ func (v *validator) alerts(a Alerts) {
 	names := map[string]bool{}
 	for i, t := range a.Targets {
 		at := fmt.Sprintf("alerts.targets[%d]", i)
-		switch {
-		case t.Name == "" || len(t.Name) > 128:
-			v.add(at+".name", fmt.Sprintf("%d characters", len(t.Name)), "1 to 128")
-		case names[t.Name]:
-			v.add(at+".name", strconv.Quote(t.Name), "a name that no other target has")
-		}
-		names[t.Name] = true
+		v.name(at, t.Name, "target", names)
 		v.oneOf(at+".type", t.Type, AlertTypes)
-		if u, err := url.Parse(string(t.URL)); err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
+		if !isWeb(string(t.URL)) { // which may hold a secret: it is not repeated
 			v.add(at+".url", "something else", "an http or https address, such as http://alertmanager:9093")
 		}
 		if t.BearerToken != "" && t.BearerTokenFile != "" {

@@ -4,13 +4,10 @@ package demo
 
 import (
 	_ "embed"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"html"
 	"html/template"
 	"io"
-	"path/filepath"
 	"strings"
 )
 
@@ -158,23 +155,5 @@ func writeOverloadReport(dir string, r *overloadRunner, res *OverloadResults) er
 		page.Heads = append(page.Heads, run.Title)
 		page.Legend = append(page.Legend, legend{fmt.Sprintf("run%d", i), run.Title})
 	}
-	var errs []error
-	write := func(name string, fill func(io.Writer) error) {
-		if err := writeFile(filepath.Join(dir, name), fill); err != nil {
-			errs = append(errs, fmt.Errorf("demo: writing the report: %w", err))
-		}
-	}
-	write("results.json", func(w io.Writer) error {
-		enc := json.NewEncoder(w)
-		enc.SetIndent("", " ")
-		return enc.Encode(res)
-	})
-	for _, doc := range page.Files {
-		write(doc.file, func(w io.Writer) error {
-			_, err := io.WriteString(w, doc.text)
-			return err
-		})
-	}
-	write("index.html", func(w io.Writer) error { return overloadReportTemplate.Execute(w, page) })
-	return errors.Join(errs...)
+	return writeReportFiles(dir, res, page.Files, func(w io.Writer) error { return overloadReportTemplate.Execute(w, page) })
 }

@@ -63,6 +63,12 @@ type panel struct {
 
 // writeReport writes index.html, results.json and the policies.
 func writeReport(dir string, e *experiment, res *Results) error {
+	return writeReportFiles(dir, res, e.policies, func(w io.Writer) error { return reportTemplate.Execute(w, newPage(e, res)) })
+}
+
+// writeReportFiles writes results.json, the policies and the page of a report. A file that fails keeps the
+// others from nothing.
+func writeReportFiles(dir string, results any, policies []document, page func(io.Writer) error) error {
 	var errs []error
 	write := func(name string, fill func(io.Writer) error) {
 		if err := writeFile(filepath.Join(dir, name), fill); err != nil {
@@ -72,15 +78,15 @@ func writeReport(dir string, e *experiment, res *Results) error {
 	write("results.json", func(w io.Writer) error {
 		enc := json.NewEncoder(w)
 		enc.SetIndent("", " ")
-		return enc.Encode(res)
+		return enc.Encode(results)
 	})
-	for _, doc := range e.policies {
+	for _, doc := range policies {
 		write(doc.file, func(w io.Writer) error {
 			_, err := io.WriteString(w, doc.text)
 			return err
 		})
 	}
-	write("index.html", func(w io.Writer) error { return reportTemplate.Execute(w, newPage(e, res)) })
+	write("index.html", page)
 	return errors.Join(errs...)
 }
 
