@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package screen has what the live views of the command line share: text that is fit for a terminal,
-// numbers in a few cells, and tones that suit light and dark terminals. All of it may be called
-// concurrently.
+// numbers in a few cells, tones that suit light and dark terminals, and what runs a view and keeps it
+// connected. All of it may be called concurrently.
 package screen
 
 import (

@@ -12,12 +12,7 @@ import (
 	"connectrpc.com/connect"
 
 	observev1 "github.com/sluice-project/sluice/api/gen/sluice/observe/v1"
-)
-
-// Between two calls of Watch: doubles from the first to the last while no overview comes.
-const (
-	firstPause = 250 * time.Millisecond
-	lastPause  = 5 * time.Second
+	"github.com/sluice-project/sluice/internal/cli/screen"
 )
 
 // patience is how long an overview may be overdue before the connection counts as broken: a server that
@@ -36,26 +31,16 @@ var errEnded = errors.New("the server ended the stream")
 // follow watches until ctx ends, which is no error, and emits overviewMsg and awayMsg. It gives up only
 // when the very first answer says that trying again cannot help.
 func follow(ctx context.Context, cfg Config, emit func(tea.Msg)) error {
-	pause, seen := firstPause, false
-	for ctx.Err() == nil {
-		err := watch(ctx, cfg, func(o *observev1.Overview) {
-			pause, seen = firstPause, true
+	err := screen.Follow(ctx, func(came func()) error {
+		return watch(ctx, cfg, func(o *observev1.Overview) {
+			came()
 			emit(overviewMsg{o})
 		})
-		if ctx.Err() != nil {
-			break
-		}
-		if !seen && hopeless(err) {
-			return fmt.Errorf("watch %s: %w", cfg.Server, err)
-		}
-		emit(awayMsg{err})
-		select {
-		case <-ctx.Done():
-		case <-time.After(pause):
-		}
-		pause = min(2*pause, lastPause)
+	}, func(err error) { emit(awayMsg{err}) }, hopeless)
+	if err != nil {
+		return fmt.Errorf("watch %s: %w", cfg.Server, err)
 	}
-	return nil //nolint:nilerr // what fails when ctx ends is no error
+	return nil
 }
 
 // watch calls Watch once, and ends it when it is silent for too long. It returns an error unless ctx

@@ -36,7 +36,7 @@ type model struct {
 
 func newModel(server string, interval time.Duration, zone *time.Location, colour bool) model {
 	return model{
-		server: server, interval: interval, zone: zone, theme: screen.NewTheme(colour), width: usualWidth, height: usualHeight,
+		server: server, interval: interval, zone: zone, theme: screen.NewTheme(colour), width: screen.UsualWidth, height: screen.UsualHeight,
 	}
 }
 

@@ -14,7 +14,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"sync"
 	"time"
 
 	tea "charm.land/bubbletea/v2"
@@ -85,42 +84,12 @@ func Run(ctx context.Context, cfg Config) error {
 	return runLive(ctx, cfg)
 }
 
-// The size of a screen that does not tell its size.
-const (
-	usualWidth  = 80
-	usualHeight = 24
-)
-
 func runLive(ctx context.Context, cfg Config) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	m := newModel(cfg.Server, cfg.Interval, time.Local, os.Getenv("NO_COLOR") == "")
-	// The size counts only when Out is not a terminal that knows its own.
-	options := []tea.ProgramOption{tea.WithContext(ctx), tea.WithOutput(cfg.Out), tea.WithWindowSize(usualWidth, usualHeight)}
-	if cfg.In != os.Stdin { // else the program finds the keyboard itself, also when Stdin is redirected
-		options = append(options, tea.WithInput(cfg.In))
-	}
-	p := tea.NewProgram(m, options...)
-	var followErr error
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		if followErr = follow(ctx, cfg, p.Send); followErr != nil {
-			p.Quit()
-		}
+	_, err := screen.Run(ctx, cfg.In, cfg.Out, m, func(ctx context.Context, emit func(tea.Msg)) error {
+		return follow(ctx, cfg, emit)
 	})
-	_, err := p.Run()
-	stopped := ctx.Err() != nil
-	cancel() // releases a Send that nobody receives
-	wg.Wait()
-	switch {
-	case followErr != nil:
-		return followErr
-	case errors.Is(err, tea.ErrInterrupted), stopped && !errors.Is(err, tea.ErrProgramPanic):
-		return nil
-	case err != nil:
-		return fmt.Errorf("show the live view: %w", err)
-	}
-	return nil
+	return err
 }
 
 // watchedAccounts is how many accounts the live view can scroll through. The server visits every account

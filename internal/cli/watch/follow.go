@@ -13,12 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	controlv1 "github.com/sluice-project/sluice/api/gen/sluice/control/v1"
-)
-
-// Between two attempts: doubles from the first to the last while nothing comes.
-const (
-	firstPause = 250 * time.Millisecond
-	lastPause  = 5 * time.Second
+	"github.com/sluice-project/sluice/internal/cli/screen"
 )
 
 type (
@@ -42,26 +37,16 @@ var errEnded = errors.New("the server ended the stream")
 // follow emits what comes until ctx ends, which is no error. It gives up only when the very first answer
 // says that trying again cannot help.
 func follow(ctx context.Context, cfg Config, emit func(tea.Msg)) error {
-	pause, seen := firstPause, false
-	for ctx.Err() == nil {
-		err := attempt(ctx, cfg, func(msg tea.Msg) {
-			pause, seen = firstPause, true
+	err := screen.Follow(ctx, func(came func()) error {
+		return attempt(ctx, cfg, func(msg tea.Msg) {
+			came()
 			emit(msg)
 		})
-		if ctx.Err() != nil {
-			break
-		}
-		if !seen && hopeless(err) {
-			return fmt.Errorf("watch policy %s: %w", cfg.Policy, err)
-		}
-		emit(awayMsg{err})
-		select {
-		case <-ctx.Done():
-		case <-time.After(pause):
-		}
-		pause = min(2*pause, lastPause)
+	}, func(err error) { emit(awayMsg{err}) }, hopeless)
+	if err != nil {
+		return fmt.Errorf("watch policy %s: %w", cfg.Policy, err)
 	}
-	return nil //nolint:nilerr // what fails when ctx ends is no error
+	return nil
 }
 
 // attempt watches, and looks at components and alerts beside it, until one of the two fails. A server that

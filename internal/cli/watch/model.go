@@ -36,7 +36,7 @@ type model struct {
 func newModel(cfg Config, colour bool) model {
 	b := &board{wanted: cfg.Signals}
 	return model{
-		cfg: cfg, theme: screen.NewTheme(colour), zone: time.Local, width: usualWidth, height: usualHeight, board: b, shown: b,
+		cfg: cfg, theme: screen.NewTheme(colour), zone: time.Local, width: screen.UsualWidth, height: screen.UsualHeight, board: b, shown: b,
 	}
 }
 

@@ -10,13 +10,10 @@ package watch
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"io"
 	"math"
 	"os"
 	"strconv"
-	"sync"
 	"time"
 
 	tea "charm.land/bubbletea/v2"
@@ -64,44 +61,15 @@ func Run(ctx context.Context, cfg Config) error {
 	return runLive(ctx, cfg)
 }
 
-// The size of a screen that does not tell its size.
-const (
-	usualWidth  = 80
-	usualHeight = 24
-)
-
 func runLive(ctx context.Context, cfg Config) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	m := newModel(cfg, os.Getenv("NO_COLOR") == "")
-	options := []tea.ProgramOption{tea.WithContext(ctx), tea.WithOutput(cfg.Out), tea.WithWindowSize(usualWidth, usualHeight)}
-	if cfg.In != os.Stdin { // else the program finds the keyboard itself, also when Stdin is redirected
-		options = append(options, tea.WithInput(cfg.In))
-	}
-	p := tea.NewProgram(m, options...)
-	var followErr error
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		if followErr = follow(ctx, cfg, p.Send); followErr != nil {
-			p.Quit()
-		}
+	final, err := screen.Run(ctx, cfg.In, cfg.Out, m, func(ctx context.Context, emit func(tea.Msg)) error {
+		return follow(ctx, cfg, emit)
 	})
-	final, err := p.Run()
-	stopped := ctx.Err() != nil
-	cancel() // releases a Send that nobody receives
-	wg.Wait()
 	if last, ok := final.(model); ok && last.err != nil {
 		return last.err
 	}
-	switch {
-	case followErr != nil:
-		return followErr
-	case errors.Is(err, tea.ErrInterrupted), stopped && !errors.Is(err, tea.ErrProgramPanic):
-		return nil
-	case err != nil:
-		return fmt.Errorf("show the live view: %w", err)
-	}
-	return nil
+	return err
 }
 
 // Client adapts a client for Config.Source. all also shows the signals inside of nested circuits and
