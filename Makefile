@@ -58,7 +58,7 @@ lint: tools vet ## Vet, linters, format, protobuf style, shell scripts
 	@unformatted=$$(bin/gofumpt -l $(GO_DIRS)); [ -z "$$unformatted" ] || \
 	  { printf 'not formatted, run `make fmt`:\n%s\n' "$$unformatted" >&2; exit 1; }
 	cd api && ../bin/buf lint && ../bin/buf format --diff --exit-code
-	shellcheck scripts/*.sh .ci/run
+	shellcheck -x scripts/*.sh scripts/fetch/*.sh .ci/run
 
 .PHONY: vet
 vet: ## go vet of all modules

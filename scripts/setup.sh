@@ -21,31 +21,20 @@ as_root() {
   fi
 }
 
-# Tests of alerts talk to a real Alertmanager. Only its program is wanted, not a service that starts with the
-# machine, so the package is unpacked and not installed. Without it that test is skipped.
-fetch_alertmanager() {
-  [ ! -x bin/alertmanager ] || return 0
-  command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null || return 1
-  [ "$(id -u)" -eq 0 ] || sudo -n true 2>/dev/null || return 1 # nobody is asked for a password for this
-  local dir
-  dir=$(mktemp -d)
-  chmod 755 "$dir"
-  (
-    cd "$dir"
-    apt-get download -qq prometheus-alertmanager >/dev/null 2>&1 ||
-      { as_root apt-get update -qq && apt-get download -qq prometheus-alertmanager >/dev/null; }
-    dpkg-deb -x ./*.deb .
-  ) || return 1
-  # It reads its templates from there and nowhere else.
-  as_root mkdir -p /usr/share/prometheus || return 1
-  as_root cp -rn "$dir/usr/share/prometheus/alertmanager" /usr/share/prometheus/ || return 1
-  mkdir -p bin
-  cp "$dir/usr/bin/prometheus-alertmanager" bin/alertmanager
-  rm -rf "$dir"
+# Tests talk to real servers and clients of others: scripts/fetch has one script for each, which puts it below bin/
+# and does nothing when it is there. What cannot be fetched is told, and its tests are skipped; with
+# SLUICE_REQUIRE_SERVERS=1, as in CI, they fail.
+fetch_servers() {
+  local script
+  for script in scripts/fetch/*.sh; do
+    "$script" || echo "setup: $script failed: the tests that need what it fetches will be skipped" >&2
+  done
 }
-fetch_alertmanager || echo "setup: no Alertmanager from this machine's packages: the test that talks to a real one will be skipped" >&2
 
-[ ${#missing[@]} -gt 0 ] || exit 0
+if [ ${#missing[@]} -eq 0 ]; then
+  fetch_servers
+  exit 0
+fi
 
 if ! command -v apt-get >/dev/null; then
   echo "setup: this machine lacks ${missing[*]} and has no apt-get: install them and run this again" >&2
@@ -58,3 +47,4 @@ fi
 echo "setup: installing ${missing[*]}"
 as_root apt-get update -qq
 as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "${missing[@]}"
+fetch_servers

@@ -264,7 +264,7 @@ func (p *parts) newServer() (*rpc.Server, error) {
 	info := rpc.ServerInfo{Version: version.Get().String(), DataDir: c.DataDir, Start: p.begin, Policies: p.policies}
 	prom := promapi.New(promapi.Config{Signals: p.signals, Logger: p.log})
 	config := rpc.ServerConfig{
-		Flow: rpc.NewFlowService(p.engine), Observe: rpc.NewObserveService(p.engine, info),
+		Flow: rpc.NewFlowService(p.engine, nil), Observe: rpc.NewObserveService(p.engine, info),
 		Policy: rpc.NewPolicyService(p.catalog, p.runtime), Control: rpc.NewControlService(p.runtime, p.alerts),
 		Auth: p.access.auth, Metrics: metricsHandler(p.registry, p.log), Prometheus: prom, RegisterGRPC: prom.RegisterOTLP,
 		TLS: encryption, AllowedOrigins: c.HTTP.AllowedOrigins, MaxConnections: int(c.Limits.MaxConnections),

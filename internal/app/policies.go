@@ -132,7 +132,7 @@ func (p *publisher) Check(set []*document.Compiled) error {
 	if err != nil {
 		return err
 	}
-	return p.engine.Check(all.limiters, all.meters)
+	return p.engine.Check(all.set)
 }
 
 // Publish implements document.Publisher. The data plane comes first: it ignores setpoints of policies that it
@@ -142,7 +142,7 @@ func (p *publisher) Publish(set []*document.Compiled) error {
 	if err != nil {
 		return err
 	}
-	if err := p.engine.Publish(all.limiters, all.meters); err != nil {
+	if err := p.engine.Publish(all.set); err != nil {
 		return err
 	}
 	p.work = work
@@ -155,8 +155,7 @@ func (p *publisher) Publish(set []*document.Compiled) error {
 
 // everything is the sum of all policies.
 type everything struct {
-	limiters []*flow.LimiterSpec
-	meters   []*flow.MeterSpec
+	set      flow.Set
 	programs []*control.Program
 }
 
@@ -170,8 +169,8 @@ func (p *publisher) collect(set []*document.Compiled) (all everything, work map[
 			}
 		}
 		work[c] = mine
-		all.limiters = append(all.limiters, mine.limiters...)
-		all.meters = append(all.meters, mine.meters...)
+		all.set.Limiters = append(all.set.Limiters, mine.limiters...)
+		all.set.Meters = append(all.set.Meters, mine.meters...)
 		all.programs = append(all.programs, mine.program)
 	}
 	return all, work, nil

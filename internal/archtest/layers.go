@@ -40,7 +40,7 @@ var layers = []layer{
 	{
 		level: 0, dir: "api", what: "generated from the protos: wire types stop at rpc, so that the API can change without the domain",
 		imports: []string{},
-		users:   []string{"internal/rpc", "internal/fleet", "internal/cli", "internal/demo", "sdk/go", "bench", "test"},
+		users:   []string{"internal/rpc", "internal/aperture", "internal/fleet", "internal/cli", "internal/demo", "sdk/go", "bench", "test"},
 	},
 
 	{level: 1, dir: "internal/circuit", what: "compiled circuits and their components"},
@@ -70,6 +70,7 @@ var layers = []layer{
 	{level: 4, dir: "internal/extauthz", what: "Envoy's external authorization"},
 	{level: 4, dir: "internal/fleet", what: "the stream between controllers and agents"},
 	{level: 4, dir: "internal/promapi", what: "the Prometheus HTTP API, remote write and OTLP metrics"},
+	{level: 4, dir: "internal/forwardauth", what: "answers proxies that ask about a request with a request (nginx, Caddy, Traefik, HAProxy)"},
 	{level: 4, dir: "internal/gateway", what: "reverse proxy"},
 	{level: 4, dir: "internal/rls", what: "Envoy's rate limit service"},
 	{level: 4, dir: "internal/rpc", what: "our API over gRPC and HTTP"},

@@ -31,7 +31,7 @@ func newEngine(tb testing.TB, specs ...*LimiterSpec) *Engine {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	if err := e.Publish(specs, nil); err != nil {
+	if err := e.Publish(Set{Limiters: specs}); err != nil {
 		tb.Fatal(err)
 	}
 	return e
@@ -261,7 +261,7 @@ func BenchmarkGather(b *testing.B) {
 		meters = append(meters, meterSpec(fmt.Sprint("policy-", id), "m", meter.WorkloadDuration, label.Expr{}))
 	}
 	e := newEngine(b)
-	if err := e.Publish(specs, meters); err != nil {
+	if err := e.Publish(Set{Limiters: specs, Meters: meters}); err != nil {
 		b.Fatal(err)
 	}
 	for _, c := range []struct {

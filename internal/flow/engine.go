@@ -31,6 +31,8 @@ type Config struct {
 	MaxWaiting int
 	// MaxControlPoints bounds the control points counted one by one; 0: DefaultMaxControlPoints.
 	MaxControlPoints int
+	// AgentGroup is the group of this server: selectors of other groups do not count. "": it is in every group.
+	AgentGroup string
 	// Logger; nil: slog.Default().
 	Logger *slog.Logger
 }
@@ -90,7 +92,8 @@ func New(cfg Config) (*Engine, error) {
 }
 
 // Check tells whether Publish would take these limiters and flux meters.
-func (e *Engine) Check(limiters []*LimiterSpec, meters []*MeterSpec) error {
+func (e *Engine) Check(set Set) error {
+	limiters, meters := set.Limiters, set.Meters
 	seen := make(map[ledger.LimiterID]*LimiterSpec, len(limiters))
 	var errs []error
 	for _, s := range limiters {
@@ -142,8 +145,9 @@ func (s *LimiterSpec) validate() error {
 // Publish puts a set of limiters and flux meters into force, replacing all before. Limiters whose id stays
 // keep their accounts and queues, and meters that stay the same their counts; flows that wait at a limiter
 // that is gone go on waiting under its last rule. On an error nothing changes.
-func (e *Engine) Publish(limiters []*LimiterSpec, meters []*MeterSpec) error {
-	if err := e.Check(limiters, meters); err != nil {
+func (e *Engine) Publish(set Set) error {
+	limiters, meters := set.Limiters, set.Meters
+	if err := e.Check(set); err != nil {
 		return err
 	}
 	var wakes sched.Wakes

@@ -16,6 +16,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sluice-project/sluice/internal/classify"
 	"github.com/sluice-project/sluice/internal/label"
 	"github.com/sluice-project/sluice/internal/ledger"
 	"github.com/sluice-project/sluice/internal/limit"
@@ -44,6 +45,11 @@ type Request struct {
 	// RampMode lets the flow run only if some load ramp, or sampler in ramp mode, selects it, and all that do
 	// admit it. Flows without it are sampled by load ramps just the same, but need none.
 	RampMode bool
+	// HTTP makes it an HTTP flow: labels are made of the request, those of Labels win over them, and classifiers
+	// look at it and win over both.
+	HTTP *classify.Request
+	// Cache asks for cached values; nil: none. Not with a Shape.
+	Cache *CacheQuery
 	// Tag is handed to the Flow.
 	Tag uint64
 	// Now spares reading the clock for flows that came together; 0: read it. See Engine.Now.
@@ -629,6 +635,10 @@ type Outcome struct {
 	Tokens *float64
 	// TokensByLabel is the true cost by label key; it wins over Tokens.
 	TokensByLabel map[string]float64
+	// HTTPStatus of the work, for flux meters; 0: not known.
+	HTTPStatus int
+	// Attributes are further numbers, for flux meters that measure something else than durations and labels.
+	Attributes map[string]float64
 }
 
 // actual returns the true cost of a charge, if the outcome tells it and it makes sense.

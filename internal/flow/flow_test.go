@@ -273,7 +273,7 @@ func TestEditKeepsCountsAndQueues(t *testing.T) {
 		synctest.Wait()
 		wider := *slots
 		wider.Slots.Max = 3
-		if err := e.Publish([]*LimiterSpec{rate, &wider, rateSpec(9, "other", "", label.Expr{}, perSecond(1))}, nil); err != nil {
+		if err := e.Publish(Set{Limiters: []*LimiterSpec{rate, &wider, rateSpec(9, "other", "", label.Expr{}, perSecond(1))}}); err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait()
@@ -283,7 +283,7 @@ func TestEditKeepsCountsAndQueues(t *testing.T) {
 		if used := inFlight(t, e, 1); used != 4 {
 			t.Errorf("the unchanged rate limiter has %v used, want 4", used)
 		}
-		if err := e.Publish([]*LimiterSpec{rate}, nil); err != nil { // the scheduler is gone; its queue is not
+		if err := e.Publish(Set{Limiters: []*LimiterSpec{rate}}); err != nil { // the scheduler is gone; its queue is not
 			t.Fatal(err)
 		}
 		holder.End(Outcome{})
@@ -304,11 +304,11 @@ func TestRefusedPublishChangesNothing(t *testing.T) {
 	before := e.snapshot.Load()
 	bad := rateSpec(2, "cp", "", label.Expr{}, perSecond(1))
 	bad.Bucket.Interval = 0
-	if err := e.Publish([]*LimiterSpec{bad}, nil); err == nil || !strings.Contains(err.Error(), "interval") {
+	if err := e.Publish(Set{Limiters: []*LimiterSpec{bad}}); err == nil || !strings.Contains(err.Error(), "interval") {
 		t.Errorf("got %v", err)
 	}
 	dup := []*LimiterSpec{rateSpec(3, "a", "", label.Expr{}, perSecond(1)), rateSpec(3, "b", "", label.Expr{}, perSecond(1))}
-	if err := e.Publish(dup, nil); err == nil {
+	if err := e.Publish(Set{Limiters: dup}); err == nil {
 		t.Error("two limiters of one id were accepted")
 	}
 	if e.snapshot.Load() != before {
@@ -381,7 +381,7 @@ func TestReplayedTokenOfAnEarlierProcessGivesNothingBack(t *testing.T) {
 			}
 			spec := rateSpec(1, "cp", "", label.Expr{}, limit.BucketRule{Capacity: 100, Interval: time.Hour, Continuous: true})
 			spec.TokensKey = "tokens"
-			if err := e.Publish([]*LimiterSpec{spec, slotSpec(ConcurrencyLimiter, 2, "cp", "", 10)}, nil); err != nil {
+			if err := e.Publish(Set{Limiters: []*LimiterSpec{spec, slotSpec(ConcurrencyLimiter, 2, "cp", "", 10)}}); err != nil {
 				t.Fatal(err)
 			}
 			return e, m
@@ -568,7 +568,7 @@ func TestCancelRaces(t *testing.T) {
 	for i := range 100 {
 		changed := *scheduler
 		changed.Slots.Max = float64(1 + i%4)
-		if err := e.Publish([]*LimiterSpec{&changed, quota}, nil); err != nil {
+		if err := e.Publish(Set{Limiters: []*LimiterSpec{&changed, quota}}); err != nil {
 			t.Fatal(err)
 		}
 		runtime.Gosched()
@@ -674,7 +674,7 @@ func TestAccountsOutliveTheirLimiterForAnHour(t *testing.T) {
 		go e.Run(ctx)
 		start(e, "cp").Free()
 		replace := func(specs ...*LimiterSpec) {
-			if err := e.Publish(specs, nil); err != nil {
+			if err := e.Publish(Set{Limiters: specs}); err != nil {
 				t.Fatal(err)
 			}
 		}

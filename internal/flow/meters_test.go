@@ -51,7 +51,7 @@ func TestFluxMeters(t *testing.T) {
 			meterSpec("p", "elsewhere", meter.WorkloadDuration, label.Expr{}),
 		}
 		meters[4].Selectors[0].ControlPoint = "elsewhere"
-		if err := e.Publish([]*LimiterSpec{slotSpec(ConcurrencyScheduler, 1, "cp", "", 1)}, meters); err != nil {
+		if err := e.Publish(Set{Limiters: []*LimiterSpec{slotSpec(ConcurrencyScheduler, 1, "cp", "", 1)}, Meters: meters}); err != nil {
 			t.Fatal(err)
 		}
 		expect := func(when, policy, name string, o meter.Outcome, count uint64, sum float64, invalid uint64) {
@@ -108,7 +108,7 @@ func TestFluxMeters(t *testing.T) {
 		last.Free()
 		changed := *meters[2]
 		changed.Bounds = []float64{1}
-		if err := e.Publish(nil, []*MeterSpec{meters[0], &changed}); err != nil {
+		if err := e.Publish(Set{Meters: []*MeterSpec{meters[0], &changed}}); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := e.EndToken(old, &Outcome{}); err != nil {
@@ -121,7 +121,7 @@ func TestFluxMeters(t *testing.T) {
 
 func TestMetersOfUnlimitedControlPoints(t *testing.T) {
 	e := newEngine(t)
-	if err := e.Publish(nil, []*MeterSpec{meterSpec("p", "m", meter.FlowDuration, label.Expr{})}); err != nil {
+	if err := e.Publish(Set{Meters: []*MeterSpec{meterSpec("p", "m", meter.FlowDuration, label.Expr{})}}); err != nil {
 		t.Fatal(err)
 	}
 	f := start(e, "cp")
@@ -158,7 +158,7 @@ func TestPublishRefusesBadMeters(t *testing.T) {
 		"0 buckets":            {bad},
 		"cannot be told apart": {meterSpec("p", "m", meter.FlowDuration, label.Expr{}), same},
 	} {
-		if err := e.Publish(nil, meters); err == nil || !strings.Contains(err.Error(), want) {
+		if err := e.Publish(Set{Meters: meters}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want …%s…", err, want)
 		}
 	}
@@ -197,7 +197,7 @@ func TestMetersAllocateNothing(t *testing.T) {
 	for i := range 200 { // more than fit into the bits of a flow
 		meters = append(meters, meterSpec("p", fmt.Sprint(i), meter.WorkloadDuration, label.Expr{}))
 	}
-	if err := e.Publish([]*LimiterSpec{rateSpec(1, "cp", "user", label.Expr{}, wide)}, meters); err != nil {
+	if err := e.Publish(Set{Limiters: []*LimiterSpec{rateSpec(1, "cp", "user", label.Expr{}, wide)}, Meters: meters}); err != nil {
 		t.Fatal(err)
 	}
 	shape, err := NewShape("cp", []string{"user"}, nil)
@@ -237,7 +237,7 @@ func TestCompatMetrics(t *testing.T) {
 
 		edited := *slots
 		edited.Hash = "h2"
-		if err := e.Publish([]*LimiterSpec{&edited, rate, load, constantSampler(4, 100), slotSpec(ConcurrencyLimiter, 5, "cp", "", 9)}, nil); err != nil {
+		if err := e.Publish(Set{Limiters: []*LimiterSpec{&edited, rate, load, constantSampler(4, 100), slotSpec(ConcurrencyLimiter, 5, "cp", "", 9)}}); err != nil {
 			t.Fatal(err)
 		}
 		const want = `

@@ -48,7 +48,7 @@ func (w *world) open(specs []*LimiterSpec) {
 
 func (w *world) publish(specs []*LimiterSpec) {
 	w.t.Helper()
-	if err := w.e.Publish(specs, nil); err != nil {
+	if err := w.e.Publish(Set{Limiters: specs}); err != nil {
 		w.t.Fatal(err)
 	}
 }

@@ -104,6 +104,8 @@ type SampleSpec struct {
 type Selector struct {
 	// ControlPoint is compared exactly.
 	ControlPoint string
+	// AgentGroup is the group of servers that the selector is for; "": every one.
+	AgentGroup string
 	// Service is compared with each service of the flow; "": any, none included.
 	Service string
 	// Match is further narrowed by labels.

@@ -145,7 +145,7 @@ func TestSetpointsOfAnotherHashOrAgeAreIgnored(t *testing.T) {
 		// An edit keeps the number until its own circuit has one; versions begin anew.
 		edited := drivenSlots(ConcurrencyLimiter, 1)
 		edited.Hash = "h2"
-		if err := e.Publish([]*LimiterSpec{edited}, nil); err != nil {
+		if err := e.Publish(Set{Limiters: []*LimiterSpec{edited}}); err != nil {
 			t.Fatal(err)
 		}
 		if o := e.Overview(0).Limiters[0]; o.Spec.Slots.Max != 8 || o.Spec.PassThrough || o.Spec.Hash != "h2" {
@@ -161,7 +161,7 @@ func TestSetpointsOfAnotherHashOrAgeAreIgnored(t *testing.T) {
 		}
 		// A policy that was removed and put back starts from scratch.
 		for _, specs := range [][]*LimiterSpec{nil, {edited}} {
-			if err := e.Publish(specs, nil); err != nil {
+			if err := e.Publish(Set{Limiters: specs}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -193,7 +193,7 @@ func TestChangingBetweenConstantAndSignal(t *testing.T) {
 		e := newEngine(t, constant)
 		publish := func(s *LimiterSpec) *LimiterSpec {
 			t.Helper()
-			if err := e.Publish([]*LimiterSpec{s}, nil); err != nil {
+			if err := e.Publish(Set{Limiters: []*LimiterSpec{s}}); err != nil {
 				t.Fatal(err)
 			}
 			return e.Overview(0).Limiters[0].Spec

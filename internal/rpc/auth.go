@@ -86,9 +86,17 @@ func (p permission) allows(r Role) bool {
 
 // permissions of the methods. A test fails for a method that is missing here.
 var permissions = map[string]permission{
-	"/sluice.flow.v1.FlowService/Start":  permitFlow,
-	"/sluice.flow.v1.FlowService/End":    permitFlow,
-	"/sluice.flow.v1.FlowService/Stream": permitFlow,
+	"/sluice.flow.v1.FlowService/Start":     permitFlow,
+	"/sluice.flow.v1.FlowService/CheckHTTP": permitFlow,
+	"/sluice.flow.v1.FlowService/End":       permitFlow,
+	"/sluice.flow.v1.FlowService/Stream":    permitFlow,
+
+	"/envoy.service.auth.v3.Authorization/Check":                   permitFlow,
+	"/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit": permitFlow,
+
+	// Records of finished flows.
+	"/opentelemetry.proto.collector.trace.v1.TraceService/Export": permitFlow,
+	"/opentelemetry.proto.collector.logs.v1.LogsService/Export":   permitFlow,
 
 	"/sluice.policy.v1.PolicyService/ApplyPolicy":        permitChange,
 	"/sluice.policy.v1.PolicyService/DeletePolicy":       permitChange,

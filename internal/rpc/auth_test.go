@@ -6,7 +6,6 @@ import (
 	"strings"
 	"testing"
 
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -103,12 +102,6 @@ func TestRoleNames(t *testing.T) {
 func TestEveryMethodHasAPermission(t *testing.T) {
 	s := testServer(t, ServerConfig{
 		Control: NewControlService(control.New(control.Config{}), nil),
-		RegisterGRPC: func(g *grpc.Server) { // as package promapi does
-			g.RegisterService(&grpc.ServiceDesc{
-				ServiceName: "opentelemetry.proto.collector.metrics.v1.MetricsService",
-				Methods:     []grpc.MethodDesc{{MethodName: "Export"}},
-			}, nil)
-		},
 	})
 	found := map[string]bool{}
 	for service, info := range s.grpc.GetServiceInfo() {
@@ -121,7 +114,8 @@ func TestEveryMethodHasAPermission(t *testing.T) {
 		}
 	}
 	for method := range permissions {
-		if !found[method] {
+		// Those of the doors are checked where the doors are known: package app.
+		if strings.HasPrefix(method, "/sluice.") && !found[method] {
 			t.Errorf("permissions has %s, which no service has", method)
 		}
 	}

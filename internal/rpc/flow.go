@@ -12,6 +12,7 @@ import (
 	"connectrpc.com/connect"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	flowv1 "github.com/sluice-project/sluice/api/gen/sluice/flow/v1"
 	"github.com/sluice-project/sluice/api/gen/sluice/flow/v1/flowv1connect"
@@ -21,11 +22,14 @@ import (
 // FlowService answers sluice.flow.v1.FlowService over gRPC. It translates; the engine decides.
 type FlowService struct {
 	flowv1.UnimplementedFlowServiceServer
-	engine *flow.Engine
+	engine   *flow.Engine
+	services Services
 }
 
 // NewFlowService serves the engine.
-func NewFlowService(engine *flow.Engine) *FlowService { return &FlowService{engine: engine} }
+func NewFlowService(engine *flow.Engine, services Services) *FlowService {
+	return &FlowService{engine: engine, services: services}
+}
 
 // Start implements FlowServiceServer.
 func (s *FlowService) Start(ctx context.Context, in *flowv1.StartRequest) (*flowv1.StartResponse, error) {
@@ -33,22 +37,30 @@ func (s *FlowService) Start(ctx context.Context, in *flowv1.StartRequest) (*flow
 		ControlPoint: in.ControlPoint, Labels: in.Labels, Services: in.Services,
 		QueueTimeout: -1, NoEnd: in.NoEnd, Explain: in.Explain, RampMode: in.RampMode,
 	}
-	if in.QueueTimeout != nil {
-		if r.QueueTimeout = in.QueueTimeout.AsDuration(); r.QueueTimeout < 0 {
+	if in.Cache != nil {
+		r.Cache = fromAPICacheLookup(in.Cache)
+	}
+	f, err := s.start(ctx, &r, in.QueueTimeout)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Free()
+	return toAPIVerdict(f), nil
+}
+
+// start decides a flow. The caller frees it.
+func (s *FlowService) start(ctx context.Context, r *flow.Request, timeout *durationpb.Duration) (*flow.Flow, error) {
+	if timeout != nil {
+		if r.QueueTimeout = timeout.AsDuration(); r.QueueTimeout < 0 {
 			return nil, status.Error(codes.InvalidArgument, "queue_timeout is negative; expected 0 (do not wait) or more, or none")
 		}
 	}
-	f := s.engine.Start(ctx, &r)
+	f := s.engine.Start(ctx, r)
 	if f.Admitted() && ctx.Err() != nil {
 		f.Abort() // nobody is there to be told, so the work will not run
 		return nil, status.FromContextError(ctx.Err()).Err()
 	}
-	out := toAPIVerdict(f)
-	if f.Admitted() && !in.NoEnd {
-		out.Token = f.Seal(nil)
-	}
-	f.Free()
-	return out, nil
+	return f, nil
 }
 
 // End implements FlowServiceServer.
@@ -64,7 +76,7 @@ func (s *FlowService) End(_ context.Context, in *flowv1.EndRequest) (*flowv1.End
 	return &flowv1.EndResponse{Result: result.String()}, nil
 }
 
-// toAPIVerdict copies a verdict; nothing in it refers to the flow.
+// toAPIVerdict copies a verdict, and seals the token of a flow that will be ended; nothing in it refers to the flow.
 func toAPIVerdict(f *flow.Flow) *flowv1.StartResponse {
 	v := &f.Verdict
 	out := &flowv1.StartResponse{
@@ -89,6 +101,12 @@ func toAPIVerdict(f *flow.Flow) *flowv1.StartResponse {
 	}
 	for i := range v.Decisions {
 		out.Decisions = append(out.Decisions, toAPIDecision(&v.Decisions[i]))
+	}
+	if cached := f.Cached(); cached != nil {
+		out.Cache = toAPICacheResult(cached)
+	}
+	if v.Admitted && !f.NoEnd() {
+		out.Token = f.Seal(nil)
 	}
 	return out
 }
@@ -149,6 +167,11 @@ var _ flowv1connect.FlowServiceHandler = FlowConnect{}
 // Start implements FlowServiceHandler.
 func (c FlowConnect) Start(ctx context.Context, in *connect.Request[flowv1.StartRequest]) (*connect.Response[flowv1.StartResponse], error) {
 	return toConnect(c.Service.Start(ctx, in.Msg))
+}
+
+// CheckHTTP implements FlowServiceHandler.
+func (c FlowConnect) CheckHTTP(ctx context.Context, in *connect.Request[flowv1.CheckHTTPRequest]) (*connect.Response[flowv1.CheckHTTPResponse], error) {
+	return toConnect(c.Service.CheckHTTP(ctx, in.Msg))
 }
 
 // End implements FlowServiceHandler.

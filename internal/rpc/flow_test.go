@@ -59,7 +59,7 @@ func newEngine(t *testing.T, specs ...*flow.LimiterSpec) *flow.Engine {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := e.Publish(specs, nil); err != nil {
+	if err := e.Publish(flow.Set{Limiters: specs}); err != nil {
 		t.Fatal(err)
 	}
 	return e
@@ -69,7 +69,7 @@ func serve(t *testing.T, e *flow.Engine) (flowv1.FlowServiceClient, *grpc.Client
 	t.Helper()
 	lis := bufconn.Listen(1 << 20)
 	s := grpc.NewServer(HotServerOptions()...)
-	flowv1.RegisterFlowServiceServer(s, NewFlowService(e))
+	flowv1.RegisterFlowServiceServer(s, NewFlowService(e, nil))
 	go s.Serve(lis)
 	t.Cleanup(s.Stop)
 	conn, err := grpc.NewClient("passthrough:///bufconn", grpc.WithTransportCredentials(insecure.NewCredentials()),
@@ -330,7 +330,7 @@ func TestUnaryDeadlineBoundsTheWait(t *testing.T) {
 func TestJSON(t *testing.T) {
 	e := newEngine(t, rateSpec(1, 1))
 	mux := http.NewServeMux()
-	mux.Handle(flowv1connect.NewFlowServiceHandler(FlowConnect{NewFlowService(e)}, JSONOptions()))
+	mux.Handle(flowv1connect.NewFlowServiceHandler(FlowConnect{NewFlowService(e, nil)}, JSONOptions()))
 	srv := httptest.NewServer(mux)
 	defer srv.Close()
 	post := func(method, body string) (int, map[string]any) {

@@ -54,16 +54,16 @@ func testServer(t *testing.T, c ServerConfig) *Server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = engine.Publish([]*flow.LimiterSpec{{
+	err = engine.Publish(flow.Set{Limiters: []*flow.LimiterSpec{{
 		ID: 1, Policy: "p", Component: "root.0", Kind: flow.ConcurrencyScheduler, DeniedStatus: 429,
 		Selectors: []flow.Selector{{ControlPoint: "one"}},
 		Slots:     ledger.SlotRule{Max: 1, MaxInFlight: time.Hour},
 		Scheduler: &flow.SchedulerSpec{Default: flow.WorkloadSpec{Name: "default", Priority: 1, Tokens: 1}},
-	}}, nil)
+	}}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.Flow, c.Observe, c.Policy = NewFlowService(engine), NewObserveService(engine, ServerInfo{}), NewPolicyService(nil, nil)
+	c.Flow, c.Observe, c.Policy = NewFlowService(engine, nil), NewObserveService(engine, ServerInfo{}), NewPolicyService(nil, nil)
 	c.Drain = engine.Close
 	if c.Auth == nil {
 		c.Auth = OpenAuth()

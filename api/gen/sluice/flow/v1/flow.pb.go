@@ -24,6 +24,59 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Coalesce says how flows that miss the same result key share the work.
+type Coalesce int32
+
+const (
+	// They do not: each computes.
+	Coalesce_COALESCE_UNSPECIFIED Coalesce = 0
+	// One computes; the others wait for its value, as long as they may wait in queues, then compute themselves.
+	Coalesce_COALESCE_WAIT Coalesce = 1
+	// One computes; the others get the value that expired last, if it is still kept, and wait otherwise.
+	Coalesce_COALESCE_STALE Coalesce = 2
+)
+
+// Enum value maps for Coalesce.
+var (
+	Coalesce_name = map[int32]string{
+		0: "COALESCE_UNSPECIFIED",
+		1: "COALESCE_WAIT",
+		2: "COALESCE_STALE",
+	}
+	Coalesce_value = map[string]int32{
+		"COALESCE_UNSPECIFIED": 0,
+		"COALESCE_WAIT":        1,
+		"COALESCE_STALE":       2,
+	}
+)
+
+func (x Coalesce) Enum() *Coalesce {
+	p := new(Coalesce)
+	*p = x
+	return p
+}
+
+func (x Coalesce) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Coalesce) Descriptor() protoreflect.EnumDescriptor {
+	return file_sluice_flow_v1_flow_proto_enumTypes[0].Descriptor()
+}
+
+func (Coalesce) Type() protoreflect.EnumType {
+	return &file_sluice_flow_v1_flow_proto_enumTypes[0]
+}
+
+func (x Coalesce) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Coalesce.Descriptor instead.
+func (Coalesce) EnumDescriptor() ([]byte, []int) {
+	return file_sluice_flow_v1_flow_proto_rawDescGZIP(), []int{0}
+}
+
 // FlowStatus says how the work went.
 type FlowStatus int32
 
@@ -61,11 +114,11 @@ func (x FlowStatus) String() string {
 }
 
 func (FlowStatus) Descriptor() protoreflect.EnumDescriptor {
-	return file_sluice_flow_v1_flow_proto_enumTypes[0].Descriptor()
+	return file_sluice_flow_v1_flow_proto_enumTypes[1].Descriptor()
 }
 
 func (FlowStatus) Type() protoreflect.EnumType {
-	return &file_sluice_flow_v1_flow_proto_enumTypes[0]
+	return &file_sluice_flow_v1_flow_proto_enumTypes[1]
 }
 
 func (x FlowStatus) Number() protoreflect.EnumNumber {
@@ -74,7 +127,7 @@ func (x FlowStatus) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use FlowStatus.Descriptor instead.
 func (FlowStatus) EnumDescriptor() ([]byte, []int) {
-	return file_sluice_flow_v1_flow_proto_rawDescGZIP(), []int{0}
+	return file_sluice_flow_v1_flow_proto_rawDescGZIP(), []int{1}
 }
 
 // StartRequest describes one flow.
@@ -94,7 +147,9 @@ type StartRequest struct {
 	// Also answer what every limiter that was asked decided.
 	Explain bool `protobuf:"varint,6,opt,name=explain,proto3" json:"explain,omitempty"`
 	// The flow may run only if a load ramp admits it (feature flags, canaries).
-	RampMode      bool `protobuf:"varint,7,opt,name=ramp_mode,json=rampMode,proto3" json:"ramp_mode,omitempty"`
+	RampMode bool `protobuf:"varint,7,opt,name=ramp_mode,json=rampMode,proto3" json:"ramp_mode,omitempty"`
+	// Look into the caches, too. A hit of the result key admits the flow without asking quota and load schedulers.
+	Cache         *CacheLookup `protobuf:"bytes,8,opt,name=cache,proto3" json:"cache,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -178,6 +233,13 @@ func (x *StartRequest) GetRampMode() bool {
 	return false
 }
 
+func (x *StartRequest) GetCache() *CacheLookup {
+	if x != nil {
+		return x.Cache
+	}
+	return nil
+}
+
 // StartResponse is the verdict on one flow.
 type StartResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -208,7 +270,9 @@ type StartResponse struct {
 	// What End needs. Opaque; any server of the cluster can end the flow.
 	Token []byte `protobuf:"bytes,12,opt,name=token,proto3" json:"token,omitempty"`
 	// What every limiter that was asked decided; only when asked for with explain.
-	Decisions     []*LimiterDecision `protobuf:"bytes,13,rep,name=decisions,proto3" json:"decisions,omitempty"`
+	Decisions []*LimiterDecision `protobuf:"bytes,13,rep,name=decisions,proto3" json:"decisions,omitempty"`
+	// What the caches answered, if they were asked and the flow was admitted so far.
+	Cache         *CacheResult `protobuf:"bytes,14,opt,name=cache,proto3" json:"cache,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -334,6 +398,588 @@ func (x *StartResponse) GetDecisions() []*LimiterDecision {
 	return nil
 }
 
+func (x *StartResponse) GetCache() *CacheResult {
+	if x != nil {
+		return x.Cache
+	}
+	return nil
+}
+
+// CacheLookup asks for values during a Start. Keys are at most 1,024 bytes.
+type CacheLookup struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Key of the result of this flow, scoped to the control point and, where the server is configured so, to the
+	// tenant. Empty: none.
+	ResultKey string `protobuf:"bytes,1,opt,name=result_key,json=resultKey,proto3" json:"result_key,omitempty"`
+	// Keys of values that control points share; at most 64.
+	GlobalKeys []string `protobuf:"bytes,2,rep,name=global_keys,json=globalKeys,proto3" json:"global_keys,omitempty"`
+	// What happens when the result is missing and another flow computes it already.
+	Coalesce      Coalesce `protobuf:"varint,3,opt,name=coalesce,proto3,enum=sluice.flow.v1.Coalesce" json:"coalesce,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CacheLookup) Reset() {
+	*x = CacheLookup{}
+	mi := &file_sluice_flow_v1_flow_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CacheLookup) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CacheLookup) ProtoMessage() {}
+
+func (x *CacheLookup) ProtoReflect() protoreflect.Message {
+	mi := &file_sluice_flow_v1_flow_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CacheLookup.ProtoReflect.Descriptor instead.
+func (*CacheLookup) Descriptor() ([]byte, []int) {
+	return file_sluice_flow_v1_flow_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *CacheLookup) GetResultKey() string {
+	if x != nil {
+		return x.ResultKey
+	}
+	return ""
+}
+
+func (x *CacheLookup) GetGlobalKeys() []string {
+	if x != nil {
+		return x.GlobalKeys
+	}
+	return nil
+}
+
+func (x *CacheLookup) GetCoalesce() Coalesce {
+	if x != nil {
+		return x.Coalesce
+	}
+	return Coalesce_COALESCE_UNSPECIFIED
+}
+
+// CacheResult is what the caches answered.
+type CacheResult struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The answer for the result key; absent when none was asked for.
+	Result *CacheValue `protobuf:"bytes,1,opt,name=result,proto3" json:"result,omitempty"`
+	// The answers for the global keys, by key.
+	Global map[string]*CacheValue `protobuf:"bytes,2,rep,name=global,proto3" json:"global,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// This flow was chosen to compute the missing value: others wait for its CacheUpsert.
+	Leader        bool `protobuf:"varint,3,opt,name=leader,proto3" json:"leader,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CacheResult) Reset() {
+	*x = CacheResult{}
+	mi := &file_sluice_flow_v1_flow_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CacheResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CacheResult) ProtoMessage() {}
+
+func (x *CacheResult) ProtoReflect() protoreflect.Message {
+	mi := &file_sluice_flow_v1_flow_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CacheResult.ProtoReflect.Descriptor instead.
+func (*CacheResult) Descriptor() ([]byte, []int) {
+	return file_sluice_flow_v1_flow_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *CacheResult) GetResult() *CacheValue {
+	if x != nil {
+		return x.Result
+	}
+	return nil
+}
+
+func (x *CacheResult) GetGlobal() map[string]*CacheValue {
+	if x != nil {
+		return x.Global
+	}
+	return nil
+}
+
+func (x *CacheResult) GetLeader() bool {
+	if x != nil {
+		return x.Leader
+	}
+	return false
+}
+
+// CacheValue is the answer for one key.
+type CacheValue struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "hit", "miss", "stale" (it has expired and is being computed anew) or "error".
+	Status string `protobuf:"bytes,1,opt,name=status,proto3" json:"status,omitempty"`
+	// The value; with hit and stale.
+	Value []byte `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	// What went wrong; with error.
+	Error         string `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CacheValue) Reset() {
+	*x = CacheValue{}
+	mi := &file_sluice_flow_v1_flow_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CacheValue) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CacheValue) ProtoMessage() {}
+
+func (x *CacheValue) ProtoReflect() protoreflect.Message {
+	mi := &file_sluice_flow_v1_flow_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CacheValue.ProtoReflect.Descriptor instead.
+func (*CacheValue) Descriptor() ([]byte, []int) {
+	return file_sluice_flow_v1_flow_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *CacheValue) GetStatus() string {
+	if x != nil {
+		return x.Status
+	}
+	return ""
+}
+
+func (x *CacheValue) GetValue() []byte {
+	if x != nil {
+		return x.Value
+	}
+	return nil
+}
+
+func (x *CacheValue) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+// CheckHTTPRequest describes one HTTP request as a flow.
+type CheckHTTPRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Where the request passes, for example "ingress". Required.
+	ControlPoint string `protobuf:"bytes,1,opt,name=control_point,json=controlPoint,proto3" json:"control_point,omitempty"`
+	// The request.
+	Request *HTTPAttributes `protobuf:"bytes,2,opt,name=request,proto3" json:"request,omitempty"`
+	// Who sent it, and to whom; the service that has the destination address is the one of the flow.
+	Source *Address `protobuf:"bytes,3,opt,name=source,proto3" json:"source,omitempty"`
+	// Where it goes.
+	Destination *Address `protobuf:"bytes,4,opt,name=destination,proto3" json:"destination,omitempty"`
+	// More labels; they win over those made of the request, and classifiers win over them.
+	Labels map[string]string `protobuf:"bytes,5,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// The services of the flow, for policies that select by service. Unset: those of the destination address.
+	Services []string `protobuf:"bytes,6,rep,name=services,proto3" json:"services,omitempty"`
+	// See StartRequest.
+	QueueTimeout *durationpb.Duration `protobuf:"bytes,7,opt,name=queue_timeout,json=queueTimeout,proto3,oneof" json:"queue_timeout,omitempty"`
+	// See StartRequest.
+	NoEnd bool `protobuf:"varint,8,opt,name=no_end,json=noEnd,proto3" json:"no_end,omitempty"`
+	// See StartRequest.
+	Explain bool `protobuf:"varint,9,opt,name=explain,proto3" json:"explain,omitempty"`
+	// See StartRequest.
+	RampMode bool `protobuf:"varint,10,opt,name=ramp_mode,json=rampMode,proto3" json:"ramp_mode,omitempty"`
+	// See StartRequest.
+	Cache         *CacheLookup `protobuf:"bytes,11,opt,name=cache,proto3" json:"cache,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckHTTPRequest) Reset() {
+	*x = CheckHTTPRequest{}
+	mi := &file_sluice_flow_v1_flow_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckHTTPRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckHTTPRequest) ProtoMessage() {}
+
+func (x *CheckHTTPRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sluice_flow_v1_flow_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckHTTPRequest.ProtoReflect.Descriptor instead.
+func (*CheckHTTPRequest) Descriptor() ([]byte, []int) {
+	return file_sluice_flow_v1_flow_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *CheckHTTPRequest) GetControlPoint() string {
+	if x != nil {
+		return x.ControlPoint
+	}
+	return ""
+}
+
+func (x *CheckHTTPRequest) GetRequest() *HTTPAttributes {
+	if x != nil {
+		return x.Request
+	}
+	return nil
+}
+
+func (x *CheckHTTPRequest) GetSource() *Address {
+	if x != nil {
+		return x.Source
+	}
+	return nil
+}
+
+func (x *CheckHTTPRequest) GetDestination() *Address {
+	if x != nil {
+		return x.Destination
+	}
+	return nil
+}
+
+func (x *CheckHTTPRequest) GetLabels() map[string]string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *CheckHTTPRequest) GetServices() []string {
+	if x != nil {
+		return x.Services
+	}
+	return nil
+}
+
+func (x *CheckHTTPRequest) GetQueueTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.QueueTimeout
+	}
+	return nil
+}
+
+func (x *CheckHTTPRequest) GetNoEnd() bool {
+	if x != nil {
+		return x.NoEnd
+	}
+	return false
+}
+
+func (x *CheckHTTPRequest) GetExplain() bool {
+	if x != nil {
+		return x.Explain
+	}
+	return false
+}
+
+func (x *CheckHTTPRequest) GetRampMode() bool {
+	if x != nil {
+		return x.RampMode
+	}
+	return false
+}
+
+func (x *CheckHTTPRequest) GetCache() *CacheLookup {
+	if x != nil {
+		return x.Cache
+	}
+	return nil
+}
+
+// HTTPAttributes are what is known about an HTTP request.
+type HTTPAttributes struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// For example "GET".
+	Method string `protobuf:"bytes,1,opt,name=method,proto3" json:"method,omitempty"`
+	// Path with query, for example "/v1/items?page=2".
+	Path string `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
+	// Host as the client asked for it, with the port if it gave one.
+	Host string `protobuf:"bytes,3,opt,name=host,proto3" json:"host,omitempty"`
+	// "http" or "https".
+	Scheme string `protobuf:"bytes,4,opt,name=scheme,proto3" json:"scheme,omitempty"`
+	// For example "HTTP/1.1".
+	Protocol string `protobuf:"bytes,5,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	// Headers, in any case of letters; the values of one that came more than once joined with ", ".
+	Headers map[string]string `protobuf:"bytes,6,rep,name=headers,proto3" json:"headers,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Length of the body in bytes, which may be more than what body carries. Absent: not known.
+	Size *int64 `protobuf:"varint,7,opt,name=size,proto3,oneof" json:"size,omitempty"`
+	// The body, or its beginning.
+	Body []byte `protobuf:"bytes,8,opt,name=body,proto3" json:"body,omitempty"`
+	// Identity of the request.
+	Id            string `protobuf:"bytes,9,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HTTPAttributes) Reset() {
+	*x = HTTPAttributes{}
+	mi := &file_sluice_flow_v1_flow_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HTTPAttributes) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HTTPAttributes) ProtoMessage() {}
+
+func (x *HTTPAttributes) ProtoReflect() protoreflect.Message {
+	mi := &file_sluice_flow_v1_flow_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HTTPAttributes.ProtoReflect.Descriptor instead.
+func (*HTTPAttributes) Descriptor() ([]byte, []int) {
+	return file_sluice_flow_v1_flow_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *HTTPAttributes) GetMethod() string {
+	if x != nil {
+		return x.Method
+	}
+	return ""
+}
+
+func (x *HTTPAttributes) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *HTTPAttributes) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *HTTPAttributes) GetScheme() string {
+	if x != nil {
+		return x.Scheme
+	}
+	return ""
+}
+
+func (x *HTTPAttributes) GetProtocol() string {
+	if x != nil {
+		return x.Protocol
+	}
+	return ""
+}
+
+func (x *HTTPAttributes) GetHeaders() map[string]string {
+	if x != nil {
+		return x.Headers
+	}
+	return nil
+}
+
+func (x *HTTPAttributes) GetSize() int64 {
+	if x != nil && x.Size != nil {
+		return *x.Size
+	}
+	return 0
+}
+
+func (x *HTTPAttributes) GetBody() []byte {
+	if x != nil {
+		return x.Body
+	}
+	return nil
+}
+
+func (x *HTTPAttributes) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+// Address is one end of a connection.
+type Address struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// IP address, or the path of a Unix socket.
+	Address string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	// Port; 0 with a path.
+	Port          uint32 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Address) Reset() {
+	*x = Address{}
+	mi := &file_sluice_flow_v1_flow_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Address) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Address) ProtoMessage() {}
+
+func (x *Address) ProtoReflect() protoreflect.Message {
+	mi := &file_sluice_flow_v1_flow_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Address.ProtoReflect.Descriptor instead.
+func (*Address) Descriptor() ([]byte, []int) {
+	return file_sluice_flow_v1_flow_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Address) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *Address) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+// CheckHTTPResponse is the verdict on an HTTP request.
+type CheckHTTPResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The verdict.
+	Verdict *StartResponse `protobuf:"bytes,1,opt,name=verdict,proto3" json:"verdict,omitempty"`
+	// Headers to set on the request before it is sent on: baggage, with the labels that classifiers made.
+	RequestHeaders map[string]string `protobuf:"bytes,2,rep,name=request_headers,json=requestHeaders,proto3" json:"request_headers,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Headers to set on the response: RateLimit and RateLimit-Policy, and with a denial Retry-After.
+	ResponseHeaders map[string]string `protobuf:"bytes,3,rep,name=response_headers,json=responseHeaders,proto3" json:"response_headers,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// The labels that classifiers made.
+	DerivedLabels map[string]string `protobuf:"bytes,4,rep,name=derived_labels,json=derivedLabels,proto3" json:"derived_labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckHTTPResponse) Reset() {
+	*x = CheckHTTPResponse{}
+	mi := &file_sluice_flow_v1_flow_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckHTTPResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckHTTPResponse) ProtoMessage() {}
+
+func (x *CheckHTTPResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sluice_flow_v1_flow_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckHTTPResponse.ProtoReflect.Descriptor instead.
+func (*CheckHTTPResponse) Descriptor() ([]byte, []int) {
+	return file_sluice_flow_v1_flow_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *CheckHTTPResponse) GetVerdict() *StartResponse {
+	if x != nil {
+		return x.Verdict
+	}
+	return nil
+}
+
+func (x *CheckHTTPResponse) GetRequestHeaders() map[string]string {
+	if x != nil {
+		return x.RequestHeaders
+	}
+	return nil
+}
+
+func (x *CheckHTTPResponse) GetResponseHeaders() map[string]string {
+	if x != nil {
+		return x.ResponseHeaders
+	}
+	return nil
+}
+
+func (x *CheckHTTPResponse) GetDerivedLabels() map[string]string {
+	if x != nil {
+		return x.DerivedLabels
+	}
+	return nil
+}
+
 // LimiterDecision is the answer of one limiter.
 type LimiterDecision struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -368,7 +1014,7 @@ type LimiterDecision struct {
 
 func (x *LimiterDecision) Reset() {
 	*x = LimiterDecision{}
-	mi := &file_sluice_flow_v1_flow_proto_msgTypes[2]
+	mi := &file_sluice_flow_v1_flow_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -380,7 +1026,7 @@ func (x *LimiterDecision) String() string {
 func (*LimiterDecision) ProtoMessage() {}
 
 func (x *LimiterDecision) ProtoReflect() protoreflect.Message {
-	mi := &file_sluice_flow_v1_flow_proto_msgTypes[2]
+	mi := &file_sluice_flow_v1_flow_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -393,7 +1039,7 @@ func (x *LimiterDecision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LimiterDecision.ProtoReflect.Descriptor instead.
 func (*LimiterDecision) Descriptor() ([]byte, []int) {
-	return file_sluice_flow_v1_flow_proto_rawDescGZIP(), []int{2}
+	return file_sluice_flow_v1_flow_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *LimiterDecision) GetPolicy() string {
@@ -499,7 +1145,7 @@ type EndRequest struct {
 
 func (x *EndRequest) Reset() {
 	*x = EndRequest{}
-	mi := &file_sluice_flow_v1_flow_proto_msgTypes[3]
+	mi := &file_sluice_flow_v1_flow_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -511,7 +1157,7 @@ func (x *EndRequest) String() string {
 func (*EndRequest) ProtoMessage() {}
 
 func (x *EndRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sluice_flow_v1_flow_proto_msgTypes[3]
+	mi := &file_sluice_flow_v1_flow_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -524,7 +1170,7 @@ func (x *EndRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndRequest.ProtoReflect.Descriptor instead.
 func (*EndRequest) Descriptor() ([]byte, []int) {
-	return file_sluice_flow_v1_flow_proto_rawDescGZIP(), []int{3}
+	return file_sluice_flow_v1_flow_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *EndRequest) GetToken() []byte {
@@ -573,7 +1219,7 @@ type EndResponse struct {
 
 func (x *EndResponse) Reset() {
 	*x = EndResponse{}
-	mi := &file_sluice_flow_v1_flow_proto_msgTypes[4]
+	mi := &file_sluice_flow_v1_flow_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -585,7 +1231,7 @@ func (x *EndResponse) String() string {
 func (*EndResponse) ProtoMessage() {}
 
 func (x *EndResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sluice_flow_v1_flow_proto_msgTypes[4]
+	mi := &file_sluice_flow_v1_flow_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -598,7 +1244,7 @@ func (x *EndResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndResponse.ProtoReflect.Descriptor instead.
 func (*EndResponse) Descriptor() ([]byte, []int) {
-	return file_sluice_flow_v1_flow_proto_rawDescGZIP(), []int{4}
+	return file_sluice_flow_v1_flow_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *EndResponse) GetResult() string {
@@ -625,7 +1271,7 @@ type StreamRequest struct {
 
 func (x *StreamRequest) Reset() {
 	*x = StreamRequest{}
-	mi := &file_sluice_flow_v1_flow_proto_msgTypes[5]
+	mi := &file_sluice_flow_v1_flow_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -637,7 +1283,7 @@ func (x *StreamRequest) String() string {
 func (*StreamRequest) ProtoMessage() {}
 
 func (x *StreamRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sluice_flow_v1_flow_proto_msgTypes[5]
+	mi := &file_sluice_flow_v1_flow_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -650,7 +1296,7 @@ func (x *StreamRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamRequest.ProtoReflect.Descriptor instead.
 func (*StreamRequest) Descriptor() ([]byte, []int) {
-	return file_sluice_flow_v1_flow_proto_rawDescGZIP(), []int{5}
+	return file_sluice_flow_v1_flow_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *StreamRequest) GetShapes() []*Shape {
@@ -702,7 +1348,7 @@ type Shape struct {
 
 func (x *Shape) Reset() {
 	*x = Shape{}
-	mi := &file_sluice_flow_v1_flow_proto_msgTypes[6]
+	mi := &file_sluice_flow_v1_flow_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -714,7 +1360,7 @@ func (x *Shape) String() string {
 func (*Shape) ProtoMessage() {}
 
 func (x *Shape) ProtoReflect() protoreflect.Message {
-	mi := &file_sluice_flow_v1_flow_proto_msgTypes[6]
+	mi := &file_sluice_flow_v1_flow_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -727,7 +1373,7 @@ func (x *Shape) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Shape.ProtoReflect.Descriptor instead.
 func (*Shape) Descriptor() ([]byte, []int) {
-	return file_sluice_flow_v1_flow_proto_rawDescGZIP(), []int{6}
+	return file_sluice_flow_v1_flow_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Shape) GetId() uint32 {
@@ -789,7 +1435,7 @@ type StreamStart struct {
 
 func (x *StreamStart) Reset() {
 	*x = StreamStart{}
-	mi := &file_sluice_flow_v1_flow_proto_msgTypes[7]
+	mi := &file_sluice_flow_v1_flow_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -801,7 +1447,7 @@ func (x *StreamStart) String() string {
 func (*StreamStart) ProtoMessage() {}
 
 func (x *StreamStart) ProtoReflect() protoreflect.Message {
-	mi := &file_sluice_flow_v1_flow_proto_msgTypes[7]
+	mi := &file_sluice_flow_v1_flow_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -814,7 +1460,7 @@ func (x *StreamStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamStart.ProtoReflect.Descriptor instead.
 func (*StreamStart) Descriptor() ([]byte, []int) {
-	return file_sluice_flow_v1_flow_proto_rawDescGZIP(), []int{7}
+	return file_sluice_flow_v1_flow_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *StreamStart) GetId() uint64 {
@@ -858,7 +1504,7 @@ type StreamEnd struct {
 
 func (x *StreamEnd) Reset() {
 	*x = StreamEnd{}
-	mi := &file_sluice_flow_v1_flow_proto_msgTypes[8]
+	mi := &file_sluice_flow_v1_flow_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -870,7 +1516,7 @@ func (x *StreamEnd) String() string {
 func (*StreamEnd) ProtoMessage() {}
 
 func (x *StreamEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_sluice_flow_v1_flow_proto_msgTypes[8]
+	mi := &file_sluice_flow_v1_flow_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -883,7 +1529,7 @@ func (x *StreamEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamEnd.ProtoReflect.Descriptor instead.
 func (*StreamEnd) Descriptor() ([]byte, []int) {
-	return file_sluice_flow_v1_flow_proto_rawDescGZIP(), []int{8}
+	return file_sluice_flow_v1_flow_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *StreamEnd) GetId() uint64 {
@@ -913,7 +1559,7 @@ type StreamResponse struct {
 
 func (x *StreamResponse) Reset() {
 	*x = StreamResponse{}
-	mi := &file_sluice_flow_v1_flow_proto_msgTypes[9]
+	mi := &file_sluice_flow_v1_flow_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -925,7 +1571,7 @@ func (x *StreamResponse) String() string {
 func (*StreamResponse) ProtoMessage() {}
 
 func (x *StreamResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sluice_flow_v1_flow_proto_msgTypes[9]
+	mi := &file_sluice_flow_v1_flow_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -938,7 +1584,7 @@ func (x *StreamResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamResponse.ProtoReflect.Descriptor instead.
 func (*StreamResponse) Descriptor() ([]byte, []int) {
-	return file_sluice_flow_v1_flow_proto_rawDescGZIP(), []int{9}
+	return file_sluice_flow_v1_flow_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *StreamResponse) GetVerdicts() []*StreamVerdict {
@@ -974,7 +1620,7 @@ type StreamVerdict struct {
 
 func (x *StreamVerdict) Reset() {
 	*x = StreamVerdict{}
-	mi := &file_sluice_flow_v1_flow_proto_msgTypes[10]
+	mi := &file_sluice_flow_v1_flow_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -986,7 +1632,7 @@ func (x *StreamVerdict) String() string {
 func (*StreamVerdict) ProtoMessage() {}
 
 func (x *StreamVerdict) ProtoReflect() protoreflect.Message {
-	mi := &file_sluice_flow_v1_flow_proto_msgTypes[10]
+	mi := &file_sluice_flow_v1_flow_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -999,7 +1645,7 @@ func (x *StreamVerdict) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamVerdict.ProtoReflect.Descriptor instead.
 func (*StreamVerdict) Descriptor() ([]byte, []int) {
-	return file_sluice_flow_v1_flow_proto_rawDescGZIP(), []int{10}
+	return file_sluice_flow_v1_flow_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *StreamVerdict) GetId() uint64 {
@@ -1050,7 +1696,7 @@ type StreamEnded struct {
 
 func (x *StreamEnded) Reset() {
 	*x = StreamEnded{}
-	mi := &file_sluice_flow_v1_flow_proto_msgTypes[11]
+	mi := &file_sluice_flow_v1_flow_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1062,7 +1708,7 @@ func (x *StreamEnded) String() string {
 func (*StreamEnded) ProtoMessage() {}
 
 func (x *StreamEnded) ProtoReflect() protoreflect.Message {
-	mi := &file_sluice_flow_v1_flow_proto_msgTypes[11]
+	mi := &file_sluice_flow_v1_flow_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1075,7 +1721,7 @@ func (x *StreamEnded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamEnded.ProtoReflect.Descriptor instead.
 func (*StreamEnded) Descriptor() ([]byte, []int) {
-	return file_sluice_flow_v1_flow_proto_rawDescGZIP(), []int{11}
+	return file_sluice_flow_v1_flow_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *StreamEnded) GetId() uint64 {
@@ -1096,7 +1742,7 @@ var File_sluice_flow_v1_flow_proto protoreflect.FileDescriptor
 
 const file_sluice_flow_v1_flow_proto_rawDesc = "" +
 	"\n" +
-	"\x19sluice/flow/v1/flow.proto\x12\x0esluice.flow.v1\x1a\x1egoogle/protobuf/duration.proto\"\xf1\x02\n" +
+	"\x19sluice/flow/v1/flow.proto\x12\x0esluice.flow.v1\x1a\x1egoogle/protobuf/duration.proto\"\xa4\x03\n" +
 	"\fStartRequest\x12#\n" +
 	"\rcontrol_point\x18\x01 \x01(\tR\fcontrolPoint\x12@\n" +
 	"\x06labels\x18\x02 \x03(\v2(.sluice.flow.v1.StartRequest.LabelsEntryR\x06labels\x12C\n" +
@@ -1104,11 +1750,12 @@ const file_sluice_flow_v1_flow_proto_rawDesc = "" +
 	"\bservices\x18\x04 \x03(\tR\bservices\x12\x15\n" +
 	"\x06no_end\x18\x05 \x01(\bR\x05noEnd\x12\x18\n" +
 	"\aexplain\x18\x06 \x01(\bR\aexplain\x12\x1b\n" +
-	"\tramp_mode\x18\a \x01(\bR\brampMode\x1a9\n" +
+	"\tramp_mode\x18\a \x01(\bR\brampMode\x121\n" +
+	"\x05cache\x18\b \x01(\v2\x1b.sluice.flow.v1.CacheLookupR\x05cache\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\x10\n" +
-	"\x0e_queue_timeout\"\xd1\x03\n" +
+	"\x0e_queue_timeout\"\x84\x04\n" +
 	"\rStartResponse\x12\x18\n" +
 	"\averdict\x18\x01 \x01(\tR\averdict\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x18\n" +
@@ -1124,8 +1771,75 @@ const file_sluice_flow_v1_flow_proto_rawDesc = "" +
 	" \x01(\x05R\bgrpcCode\x12%\n" +
 	"\x0ewaited_seconds\x18\v \x01(\x01R\rwaitedSeconds\x12\x14\n" +
 	"\x05token\x18\f \x01(\fR\x05token\x12=\n" +
-	"\tdecisions\x18\r \x03(\v2\x1f.sluice.flow.v1.LimiterDecisionR\tdecisionsB\x16\n" +
-	"\x14_retry_after_seconds\"\xcc\x02\n" +
+	"\tdecisions\x18\r \x03(\v2\x1f.sluice.flow.v1.LimiterDecisionR\tdecisions\x121\n" +
+	"\x05cache\x18\x0e \x01(\v2\x1b.sluice.flow.v1.CacheResultR\x05cacheB\x16\n" +
+	"\x14_retry_after_seconds\"\x83\x01\n" +
+	"\vCacheLookup\x12\x1d\n" +
+	"\n" +
+	"result_key\x18\x01 \x01(\tR\tresultKey\x12\x1f\n" +
+	"\vglobal_keys\x18\x02 \x03(\tR\n" +
+	"globalKeys\x124\n" +
+	"\bcoalesce\x18\x03 \x01(\x0e2\x18.sluice.flow.v1.CoalesceR\bcoalesce\"\xf1\x01\n" +
+	"\vCacheResult\x122\n" +
+	"\x06result\x18\x01 \x01(\v2\x1a.sluice.flow.v1.CacheValueR\x06result\x12?\n" +
+	"\x06global\x18\x02 \x03(\v2'.sluice.flow.v1.CacheResult.GlobalEntryR\x06global\x12\x16\n" +
+	"\x06leader\x18\x03 \x01(\bR\x06leader\x1aU\n" +
+	"\vGlobalEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x120\n" +
+	"\x05value\x18\x02 \x01(\v2\x1a.sluice.flow.v1.CacheValueR\x05value:\x028\x01\"P\n" +
+	"\n" +
+	"CacheValue\x12\x16\n" +
+	"\x06status\x18\x01 \x01(\tR\x06status\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value\x12\x14\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error\"\xd2\x04\n" +
+	"\x10CheckHTTPRequest\x12#\n" +
+	"\rcontrol_point\x18\x01 \x01(\tR\fcontrolPoint\x128\n" +
+	"\arequest\x18\x02 \x01(\v2\x1e.sluice.flow.v1.HTTPAttributesR\arequest\x12/\n" +
+	"\x06source\x18\x03 \x01(\v2\x17.sluice.flow.v1.AddressR\x06source\x129\n" +
+	"\vdestination\x18\x04 \x01(\v2\x17.sluice.flow.v1.AddressR\vdestination\x12D\n" +
+	"\x06labels\x18\x05 \x03(\v2,.sluice.flow.v1.CheckHTTPRequest.LabelsEntryR\x06labels\x12\x1a\n" +
+	"\bservices\x18\x06 \x03(\tR\bservices\x12C\n" +
+	"\rqueue_timeout\x18\a \x01(\v2\x19.google.protobuf.DurationH\x00R\fqueueTimeout\x88\x01\x01\x12\x15\n" +
+	"\x06no_end\x18\b \x01(\bR\x05noEnd\x12\x18\n" +
+	"\aexplain\x18\t \x01(\bR\aexplain\x12\x1b\n" +
+	"\tramp_mode\x18\n" +
+	" \x01(\bR\brampMode\x121\n" +
+	"\x05cache\x18\v \x01(\v2\x1b.sluice.flow.v1.CacheLookupR\x05cache\x1a9\n" +
+	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\x10\n" +
+	"\x0e_queue_timeout\"\xcd\x02\n" +
+	"\x0eHTTPAttributes\x12\x16\n" +
+	"\x06method\x18\x01 \x01(\tR\x06method\x12\x12\n" +
+	"\x04path\x18\x02 \x01(\tR\x04path\x12\x12\n" +
+	"\x04host\x18\x03 \x01(\tR\x04host\x12\x16\n" +
+	"\x06scheme\x18\x04 \x01(\tR\x06scheme\x12\x1a\n" +
+	"\bprotocol\x18\x05 \x01(\tR\bprotocol\x12E\n" +
+	"\aheaders\x18\x06 \x03(\v2+.sluice.flow.v1.HTTPAttributes.HeadersEntryR\aheaders\x12\x17\n" +
+	"\x04size\x18\a \x01(\x03H\x00R\x04size\x88\x01\x01\x12\x12\n" +
+	"\x04body\x18\b \x01(\fR\x04body\x12\x0e\n" +
+	"\x02id\x18\t \x01(\tR\x02id\x1a:\n" +
+	"\fHeadersEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\a\n" +
+	"\x05_size\"7\n" +
+	"\aAddress\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x12\n" +
+	"\x04port\x18\x02 \x01(\rR\x04port\"\xb5\x04\n" +
+	"\x11CheckHTTPResponse\x127\n" +
+	"\averdict\x18\x01 \x01(\v2\x1d.sluice.flow.v1.StartResponseR\averdict\x12^\n" +
+	"\x0frequest_headers\x18\x02 \x03(\v25.sluice.flow.v1.CheckHTTPResponse.RequestHeadersEntryR\x0erequestHeaders\x12a\n" +
+	"\x10response_headers\x18\x03 \x03(\v26.sluice.flow.v1.CheckHTTPResponse.ResponseHeadersEntryR\x0fresponseHeaders\x12[\n" +
+	"\x0ederived_labels\x18\x04 \x03(\v24.sluice.flow.v1.CheckHTTPResponse.DerivedLabelsEntryR\rderivedLabels\x1aA\n" +
+	"\x13RequestHeadersEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1aB\n" +
+	"\x14ResponseHeadersEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a@\n" +
+	"\x12DerivedLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xcc\x02\n" +
 	"\x0fLimiterDecision\x12\x16\n" +
 	"\x06policy\x18\x01 \x01(\tR\x06policy\x12\x18\n" +
 	"\alimiter\x18\x02 \x01(\tR\alimiter\x12\x12\n" +
@@ -1186,14 +1900,19 @@ const file_sluice_flow_v1_flow_proto_rawDesc = "" +
 	"\x06denial\x18\x05 \x01(\v2\x1d.sluice.flow.v1.StartResponseR\x06denial\"5\n" +
 	"\vStreamEnded\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x16\n" +
-	"\x06result\x18\x02 \x01(\tR\x06result*T\n" +
+	"\x06result\x18\x02 \x01(\tR\x06result*K\n" +
+	"\bCoalesce\x12\x18\n" +
+	"\x14COALESCE_UNSPECIFIED\x10\x00\x12\x11\n" +
+	"\rCOALESCE_WAIT\x10\x01\x12\x12\n" +
+	"\x0eCOALESCE_STALE\x10\x02*T\n" +
 	"\n" +
 	"FlowStatus\x12\x1b\n" +
 	"\x17FLOW_STATUS_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eFLOW_STATUS_OK\x10\x01\x12\x15\n" +
-	"\x11FLOW_STATUS_ERROR\x10\x022\xe0\x01\n" +
+	"\x11FLOW_STATUS_ERROR\x10\x022\xb2\x02\n" +
 	"\vFlowService\x12D\n" +
-	"\x05Start\x12\x1c.sluice.flow.v1.StartRequest\x1a\x1d.sluice.flow.v1.StartResponse\x12>\n" +
+	"\x05Start\x12\x1c.sluice.flow.v1.StartRequest\x1a\x1d.sluice.flow.v1.StartResponse\x12P\n" +
+	"\tCheckHTTP\x12 .sluice.flow.v1.CheckHTTPRequest\x1a!.sluice.flow.v1.CheckHTTPResponse\x12>\n" +
 	"\x03End\x12\x1a.sluice.flow.v1.EndRequest\x1a\x1b.sluice.flow.v1.EndResponse\x12K\n" +
 	"\x06Stream\x12\x1d.sluice.flow.v1.StreamRequest\x1a\x1e.sluice.flow.v1.StreamResponse(\x010\x01B@Z>github.com/sluice-project/sluice/api/gen/sluice/flow/v1;flowv1b\x06proto3"
 
@@ -1209,51 +1928,84 @@ func file_sluice_flow_v1_flow_proto_rawDescGZIP() []byte {
 	return file_sluice_flow_v1_flow_proto_rawDescData
 }
 
-var file_sluice_flow_v1_flow_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_sluice_flow_v1_flow_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_sluice_flow_v1_flow_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_sluice_flow_v1_flow_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_sluice_flow_v1_flow_proto_goTypes = []any{
-	(FlowStatus)(0),             // 0: sluice.flow.v1.FlowStatus
-	(*StartRequest)(nil),        // 1: sluice.flow.v1.StartRequest
-	(*StartResponse)(nil),       // 2: sluice.flow.v1.StartResponse
-	(*LimiterDecision)(nil),     // 3: sluice.flow.v1.LimiterDecision
-	(*EndRequest)(nil),          // 4: sluice.flow.v1.EndRequest
-	(*EndResponse)(nil),         // 5: sluice.flow.v1.EndResponse
-	(*StreamRequest)(nil),       // 6: sluice.flow.v1.StreamRequest
-	(*Shape)(nil),               // 7: sluice.flow.v1.Shape
-	(*StreamStart)(nil),         // 8: sluice.flow.v1.StreamStart
-	(*StreamEnd)(nil),           // 9: sluice.flow.v1.StreamEnd
-	(*StreamResponse)(nil),      // 10: sluice.flow.v1.StreamResponse
-	(*StreamVerdict)(nil),       // 11: sluice.flow.v1.StreamVerdict
-	(*StreamEnded)(nil),         // 12: sluice.flow.v1.StreamEnded
-	nil,                         // 13: sluice.flow.v1.StartRequest.LabelsEntry
-	nil,                         // 14: sluice.flow.v1.EndRequest.TokensByLabelEntry
-	(*durationpb.Duration)(nil), // 15: google.protobuf.Duration
+	(Coalesce)(0),               // 0: sluice.flow.v1.Coalesce
+	(FlowStatus)(0),             // 1: sluice.flow.v1.FlowStatus
+	(*StartRequest)(nil),        // 2: sluice.flow.v1.StartRequest
+	(*StartResponse)(nil),       // 3: sluice.flow.v1.StartResponse
+	(*CacheLookup)(nil),         // 4: sluice.flow.v1.CacheLookup
+	(*CacheResult)(nil),         // 5: sluice.flow.v1.CacheResult
+	(*CacheValue)(nil),          // 6: sluice.flow.v1.CacheValue
+	(*CheckHTTPRequest)(nil),    // 7: sluice.flow.v1.CheckHTTPRequest
+	(*HTTPAttributes)(nil),      // 8: sluice.flow.v1.HTTPAttributes
+	(*Address)(nil),             // 9: sluice.flow.v1.Address
+	(*CheckHTTPResponse)(nil),   // 10: sluice.flow.v1.CheckHTTPResponse
+	(*LimiterDecision)(nil),     // 11: sluice.flow.v1.LimiterDecision
+	(*EndRequest)(nil),          // 12: sluice.flow.v1.EndRequest
+	(*EndResponse)(nil),         // 13: sluice.flow.v1.EndResponse
+	(*StreamRequest)(nil),       // 14: sluice.flow.v1.StreamRequest
+	(*Shape)(nil),               // 15: sluice.flow.v1.Shape
+	(*StreamStart)(nil),         // 16: sluice.flow.v1.StreamStart
+	(*StreamEnd)(nil),           // 17: sluice.flow.v1.StreamEnd
+	(*StreamResponse)(nil),      // 18: sluice.flow.v1.StreamResponse
+	(*StreamVerdict)(nil),       // 19: sluice.flow.v1.StreamVerdict
+	(*StreamEnded)(nil),         // 20: sluice.flow.v1.StreamEnded
+	nil,                         // 21: sluice.flow.v1.StartRequest.LabelsEntry
+	nil,                         // 22: sluice.flow.v1.CacheResult.GlobalEntry
+	nil,                         // 23: sluice.flow.v1.CheckHTTPRequest.LabelsEntry
+	nil,                         // 24: sluice.flow.v1.HTTPAttributes.HeadersEntry
+	nil,                         // 25: sluice.flow.v1.CheckHTTPResponse.RequestHeadersEntry
+	nil,                         // 26: sluice.flow.v1.CheckHTTPResponse.ResponseHeadersEntry
+	nil,                         // 27: sluice.flow.v1.CheckHTTPResponse.DerivedLabelsEntry
+	nil,                         // 28: sluice.flow.v1.EndRequest.TokensByLabelEntry
+	(*durationpb.Duration)(nil), // 29: google.protobuf.Duration
 }
 var file_sluice_flow_v1_flow_proto_depIdxs = []int32{
-	13, // 0: sluice.flow.v1.StartRequest.labels:type_name -> sluice.flow.v1.StartRequest.LabelsEntry
-	15, // 1: sluice.flow.v1.StartRequest.queue_timeout:type_name -> google.protobuf.Duration
-	3,  // 2: sluice.flow.v1.StartResponse.decisions:type_name -> sluice.flow.v1.LimiterDecision
-	0,  // 3: sluice.flow.v1.EndRequest.status:type_name -> sluice.flow.v1.FlowStatus
-	15, // 4: sluice.flow.v1.EndRequest.duration:type_name -> google.protobuf.Duration
-	14, // 5: sluice.flow.v1.EndRequest.tokens_by_label:type_name -> sluice.flow.v1.EndRequest.TokensByLabelEntry
-	7,  // 6: sluice.flow.v1.StreamRequest.shapes:type_name -> sluice.flow.v1.Shape
-	8,  // 7: sluice.flow.v1.StreamRequest.starts:type_name -> sluice.flow.v1.StreamStart
-	9,  // 8: sluice.flow.v1.StreamRequest.ends:type_name -> sluice.flow.v1.StreamEnd
-	4,  // 9: sluice.flow.v1.StreamEnd.end:type_name -> sluice.flow.v1.EndRequest
-	11, // 10: sluice.flow.v1.StreamResponse.verdicts:type_name -> sluice.flow.v1.StreamVerdict
-	12, // 11: sluice.flow.v1.StreamResponse.ends:type_name -> sluice.flow.v1.StreamEnded
-	2,  // 12: sluice.flow.v1.StreamVerdict.denial:type_name -> sluice.flow.v1.StartResponse
-	1,  // 13: sluice.flow.v1.FlowService.Start:input_type -> sluice.flow.v1.StartRequest
-	4,  // 14: sluice.flow.v1.FlowService.End:input_type -> sluice.flow.v1.EndRequest
-	6,  // 15: sluice.flow.v1.FlowService.Stream:input_type -> sluice.flow.v1.StreamRequest
-	2,  // 16: sluice.flow.v1.FlowService.Start:output_type -> sluice.flow.v1.StartResponse
-	5,  // 17: sluice.flow.v1.FlowService.End:output_type -> sluice.flow.v1.EndResponse
-	10, // 18: sluice.flow.v1.FlowService.Stream:output_type -> sluice.flow.v1.StreamResponse
-	16, // [16:19] is the sub-list for method output_type
-	13, // [13:16] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	21, // 0: sluice.flow.v1.StartRequest.labels:type_name -> sluice.flow.v1.StartRequest.LabelsEntry
+	29, // 1: sluice.flow.v1.StartRequest.queue_timeout:type_name -> google.protobuf.Duration
+	4,  // 2: sluice.flow.v1.StartRequest.cache:type_name -> sluice.flow.v1.CacheLookup
+	11, // 3: sluice.flow.v1.StartResponse.decisions:type_name -> sluice.flow.v1.LimiterDecision
+	5,  // 4: sluice.flow.v1.StartResponse.cache:type_name -> sluice.flow.v1.CacheResult
+	0,  // 5: sluice.flow.v1.CacheLookup.coalesce:type_name -> sluice.flow.v1.Coalesce
+	6,  // 6: sluice.flow.v1.CacheResult.result:type_name -> sluice.flow.v1.CacheValue
+	22, // 7: sluice.flow.v1.CacheResult.global:type_name -> sluice.flow.v1.CacheResult.GlobalEntry
+	8,  // 8: sluice.flow.v1.CheckHTTPRequest.request:type_name -> sluice.flow.v1.HTTPAttributes
+	9,  // 9: sluice.flow.v1.CheckHTTPRequest.source:type_name -> sluice.flow.v1.Address
+	9,  // 10: sluice.flow.v1.CheckHTTPRequest.destination:type_name -> sluice.flow.v1.Address
+	23, // 11: sluice.flow.v1.CheckHTTPRequest.labels:type_name -> sluice.flow.v1.CheckHTTPRequest.LabelsEntry
+	29, // 12: sluice.flow.v1.CheckHTTPRequest.queue_timeout:type_name -> google.protobuf.Duration
+	4,  // 13: sluice.flow.v1.CheckHTTPRequest.cache:type_name -> sluice.flow.v1.CacheLookup
+	24, // 14: sluice.flow.v1.HTTPAttributes.headers:type_name -> sluice.flow.v1.HTTPAttributes.HeadersEntry
+	3,  // 15: sluice.flow.v1.CheckHTTPResponse.verdict:type_name -> sluice.flow.v1.StartResponse
+	25, // 16: sluice.flow.v1.CheckHTTPResponse.request_headers:type_name -> sluice.flow.v1.CheckHTTPResponse.RequestHeadersEntry
+	26, // 17: sluice.flow.v1.CheckHTTPResponse.response_headers:type_name -> sluice.flow.v1.CheckHTTPResponse.ResponseHeadersEntry
+	27, // 18: sluice.flow.v1.CheckHTTPResponse.derived_labels:type_name -> sluice.flow.v1.CheckHTTPResponse.DerivedLabelsEntry
+	1,  // 19: sluice.flow.v1.EndRequest.status:type_name -> sluice.flow.v1.FlowStatus
+	29, // 20: sluice.flow.v1.EndRequest.duration:type_name -> google.protobuf.Duration
+	28, // 21: sluice.flow.v1.EndRequest.tokens_by_label:type_name -> sluice.flow.v1.EndRequest.TokensByLabelEntry
+	15, // 22: sluice.flow.v1.StreamRequest.shapes:type_name -> sluice.flow.v1.Shape
+	16, // 23: sluice.flow.v1.StreamRequest.starts:type_name -> sluice.flow.v1.StreamStart
+	17, // 24: sluice.flow.v1.StreamRequest.ends:type_name -> sluice.flow.v1.StreamEnd
+	12, // 25: sluice.flow.v1.StreamEnd.end:type_name -> sluice.flow.v1.EndRequest
+	19, // 26: sluice.flow.v1.StreamResponse.verdicts:type_name -> sluice.flow.v1.StreamVerdict
+	20, // 27: sluice.flow.v1.StreamResponse.ends:type_name -> sluice.flow.v1.StreamEnded
+	3,  // 28: sluice.flow.v1.StreamVerdict.denial:type_name -> sluice.flow.v1.StartResponse
+	6,  // 29: sluice.flow.v1.CacheResult.GlobalEntry.value:type_name -> sluice.flow.v1.CacheValue
+	2,  // 30: sluice.flow.v1.FlowService.Start:input_type -> sluice.flow.v1.StartRequest
+	7,  // 31: sluice.flow.v1.FlowService.CheckHTTP:input_type -> sluice.flow.v1.CheckHTTPRequest
+	12, // 32: sluice.flow.v1.FlowService.End:input_type -> sluice.flow.v1.EndRequest
+	14, // 33: sluice.flow.v1.FlowService.Stream:input_type -> sluice.flow.v1.StreamRequest
+	3,  // 34: sluice.flow.v1.FlowService.Start:output_type -> sluice.flow.v1.StartResponse
+	10, // 35: sluice.flow.v1.FlowService.CheckHTTP:output_type -> sluice.flow.v1.CheckHTTPResponse
+	13, // 36: sluice.flow.v1.FlowService.End:output_type -> sluice.flow.v1.EndResponse
+	18, // 37: sluice.flow.v1.FlowService.Stream:output_type -> sluice.flow.v1.StreamResponse
+	34, // [34:38] is the sub-list for method output_type
+	30, // [30:34] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_sluice_flow_v1_flow_proto_init() }
@@ -1263,15 +2015,17 @@ func file_sluice_flow_v1_flow_proto_init() {
 	}
 	file_sluice_flow_v1_flow_proto_msgTypes[0].OneofWrappers = []any{}
 	file_sluice_flow_v1_flow_proto_msgTypes[1].OneofWrappers = []any{}
-	file_sluice_flow_v1_flow_proto_msgTypes[3].OneofWrappers = []any{}
-	file_sluice_flow_v1_flow_proto_msgTypes[7].OneofWrappers = []any{}
+	file_sluice_flow_v1_flow_proto_msgTypes[5].OneofWrappers = []any{}
+	file_sluice_flow_v1_flow_proto_msgTypes[6].OneofWrappers = []any{}
+	file_sluice_flow_v1_flow_proto_msgTypes[10].OneofWrappers = []any{}
+	file_sluice_flow_v1_flow_proto_msgTypes[14].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sluice_flow_v1_flow_proto_rawDesc), len(file_sluice_flow_v1_flow_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   14,
+			NumEnums:      2,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -21,9 +21,10 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	FlowService_Start_FullMethodName  = "/sluice.flow.v1.FlowService/Start"
-	FlowService_End_FullMethodName    = "/sluice.flow.v1.FlowService/End"
-	FlowService_Stream_FullMethodName = "/sluice.flow.v1.FlowService/Stream"
+	FlowService_Start_FullMethodName     = "/sluice.flow.v1.FlowService/Start"
+	FlowService_CheckHTTP_FullMethodName = "/sluice.flow.v1.FlowService/CheckHTTP"
+	FlowService_End_FullMethodName       = "/sluice.flow.v1.FlowService/End"
+	FlowService_Stream_FullMethodName    = "/sluice.flow.v1.FlowService/Stream"
 )
 
 // FlowServiceClient is the client API for FlowService service.
@@ -39,6 +40,9 @@ type FlowServiceClient interface {
 	// capacity is granted, the queue time-out passes or the deadline of the call is reached. A denial is
 	// an answer, not an error: the call itself fails only for bad requests.
 	Start(ctx context.Context, in *StartRequest, opts ...grpc.CallOption) (*StartResponse, error)
+	// CheckHTTP is Start for an HTTP request: labels are made of its method, path, headers and baggage, and
+	// classifiers may look at all of it. The answer carries the headers to send on and to send back.
+	CheckHTTP(ctx context.Context, in *CheckHTTPRequest, opts ...grpc.CallOption) (*CheckHTTPResponse, error)
 	// End reports that a flow has finished: it frees slots in flight and settles the true cost.
 	// Ending a flow twice is harmless.
 	End(ctx context.Context, in *EndRequest, opts ...grpc.CallOption) (*EndResponse, error)
@@ -60,6 +64,16 @@ func (c *flowServiceClient) Start(ctx context.Context, in *StartRequest, opts ..
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(StartResponse)
 	err := c.cc.Invoke(ctx, FlowService_Start_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *flowServiceClient) CheckHTTP(ctx context.Context, in *CheckHTTPRequest, opts ...grpc.CallOption) (*CheckHTTPResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CheckHTTPResponse)
+	err := c.cc.Invoke(ctx, FlowService_CheckHTTP_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -102,6 +116,9 @@ type FlowServiceServer interface {
 	// capacity is granted, the queue time-out passes or the deadline of the call is reached. A denial is
 	// an answer, not an error: the call itself fails only for bad requests.
 	Start(context.Context, *StartRequest) (*StartResponse, error)
+	// CheckHTTP is Start for an HTTP request: labels are made of its method, path, headers and baggage, and
+	// classifiers may look at all of it. The answer carries the headers to send on and to send back.
+	CheckHTTP(context.Context, *CheckHTTPRequest) (*CheckHTTPResponse, error)
 	// End reports that a flow has finished: it frees slots in flight and settles the true cost.
 	// Ending a flow twice is harmless.
 	End(context.Context, *EndRequest) (*EndResponse, error)
@@ -121,6 +138,9 @@ type UnimplementedFlowServiceServer struct{}
 
 func (UnimplementedFlowServiceServer) Start(context.Context, *StartRequest) (*StartResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Start not implemented")
+}
+func (UnimplementedFlowServiceServer) CheckHTTP(context.Context, *CheckHTTPRequest) (*CheckHTTPResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CheckHTTP not implemented")
 }
 func (UnimplementedFlowServiceServer) End(context.Context, *EndRequest) (*EndResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method End not implemented")
@@ -167,6 +187,24 @@ func _FlowService_Start_Handler(srv interface{}, ctx context.Context, dec func(i
 	return interceptor(ctx, in, info, handler)
 }
 
+func _FlowService_CheckHTTP_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CheckHTTPRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FlowServiceServer).CheckHTTP(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FlowService_CheckHTTP_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FlowServiceServer).CheckHTTP(ctx, req.(*CheckHTTPRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _FlowService_End_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(EndRequest)
 	if err := dec(in); err != nil {
@@ -202,6 +240,10 @@ var FlowService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Start",
 			Handler:    _FlowService_Start_Handler,
+		},
+		{
+			MethodName: "CheckHTTP",
+			Handler:    _FlowService_CheckHTTP_Handler,
 		},
 		{
 			MethodName: "End",

@@ -36,6 +36,8 @@ const (
 const (
 	// FlowServiceStartProcedure is the fully-qualified name of the FlowService's Start RPC.
 	FlowServiceStartProcedure = "/sluice.flow.v1.FlowService/Start"
+	// FlowServiceCheckHTTPProcedure is the fully-qualified name of the FlowService's CheckHTTP RPC.
+	FlowServiceCheckHTTPProcedure = "/sluice.flow.v1.FlowService/CheckHTTP"
 	// FlowServiceEndProcedure is the fully-qualified name of the FlowService's End RPC.
 	FlowServiceEndProcedure = "/sluice.flow.v1.FlowService/End"
 	// FlowServiceStreamProcedure is the fully-qualified name of the FlowService's Stream RPC.
@@ -48,6 +50,9 @@ type FlowServiceClient interface {
 	// capacity is granted, the queue time-out passes or the deadline of the call is reached. A denial is
 	// an answer, not an error: the call itself fails only for bad requests.
 	Start(context.Context, *connect.Request[v1.StartRequest]) (*connect.Response[v1.StartResponse], error)
+	// CheckHTTP is Start for an HTTP request: labels are made of its method, path, headers and baggage, and
+	// classifiers may look at all of it. The answer carries the headers to send on and to send back.
+	CheckHTTP(context.Context, *connect.Request[v1.CheckHTTPRequest]) (*connect.Response[v1.CheckHTTPResponse], error)
 	// End reports that a flow has finished: it frees slots in flight and settles the true cost.
 	// Ending a flow twice is harmless.
 	End(context.Context, *connect.Request[v1.EndRequest]) (*connect.Response[v1.EndResponse], error)
@@ -74,6 +79,12 @@ func NewFlowServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 			connect.WithSchema(flowServiceMethods.ByName("Start")),
 			connect.WithClientOptions(opts...),
 		),
+		checkHTTP: connect.NewClient[v1.CheckHTTPRequest, v1.CheckHTTPResponse](
+			httpClient,
+			baseURL+FlowServiceCheckHTTPProcedure,
+			connect.WithSchema(flowServiceMethods.ByName("CheckHTTP")),
+			connect.WithClientOptions(opts...),
+		),
 		end: connect.NewClient[v1.EndRequest, v1.EndResponse](
 			httpClient,
 			baseURL+FlowServiceEndProcedure,
@@ -91,14 +102,20 @@ func NewFlowServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 
 // flowServiceClient implements FlowServiceClient.
 type flowServiceClient struct {
-	start  *connect.Client[v1.StartRequest, v1.StartResponse]
-	end    *connect.Client[v1.EndRequest, v1.EndResponse]
-	stream *connect.Client[v1.StreamRequest, v1.StreamResponse]
+	start     *connect.Client[v1.StartRequest, v1.StartResponse]
+	checkHTTP *connect.Client[v1.CheckHTTPRequest, v1.CheckHTTPResponse]
+	end       *connect.Client[v1.EndRequest, v1.EndResponse]
+	stream    *connect.Client[v1.StreamRequest, v1.StreamResponse]
 }
 
 // Start calls sluice.flow.v1.FlowService.Start.
 func (c *flowServiceClient) Start(ctx context.Context, req *connect.Request[v1.StartRequest]) (*connect.Response[v1.StartResponse], error) {
 	return c.start.CallUnary(ctx, req)
+}
+
+// CheckHTTP calls sluice.flow.v1.FlowService.CheckHTTP.
+func (c *flowServiceClient) CheckHTTP(ctx context.Context, req *connect.Request[v1.CheckHTTPRequest]) (*connect.Response[v1.CheckHTTPResponse], error) {
+	return c.checkHTTP.CallUnary(ctx, req)
 }
 
 // End calls sluice.flow.v1.FlowService.End.
@@ -117,6 +134,9 @@ type FlowServiceHandler interface {
 	// capacity is granted, the queue time-out passes or the deadline of the call is reached. A denial is
 	// an answer, not an error: the call itself fails only for bad requests.
 	Start(context.Context, *connect.Request[v1.StartRequest]) (*connect.Response[v1.StartResponse], error)
+	// CheckHTTP is Start for an HTTP request: labels are made of its method, path, headers and baggage, and
+	// classifiers may look at all of it. The answer carries the headers to send on and to send back.
+	CheckHTTP(context.Context, *connect.Request[v1.CheckHTTPRequest]) (*connect.Response[v1.CheckHTTPResponse], error)
 	// End reports that a flow has finished: it frees slots in flight and settles the true cost.
 	// Ending a flow twice is harmless.
 	End(context.Context, *connect.Request[v1.EndRequest]) (*connect.Response[v1.EndResponse], error)
@@ -139,6 +159,12 @@ func NewFlowServiceHandler(svc FlowServiceHandler, opts ...connect.HandlerOption
 		connect.WithSchema(flowServiceMethods.ByName("Start")),
 		connect.WithHandlerOptions(opts...),
 	)
+	flowServiceCheckHTTPHandler := connect.NewUnaryHandler(
+		FlowServiceCheckHTTPProcedure,
+		svc.CheckHTTP,
+		connect.WithSchema(flowServiceMethods.ByName("CheckHTTP")),
+		connect.WithHandlerOptions(opts...),
+	)
 	flowServiceEndHandler := connect.NewUnaryHandler(
 		FlowServiceEndProcedure,
 		svc.End,
@@ -155,6 +181,8 @@ func NewFlowServiceHandler(svc FlowServiceHandler, opts ...connect.HandlerOption
 		switch r.URL.Path {
 		case FlowServiceStartProcedure:
 			flowServiceStartHandler.ServeHTTP(w, r)
+		case FlowServiceCheckHTTPProcedure:
+			flowServiceCheckHTTPHandler.ServeHTTP(w, r)
 		case FlowServiceEndProcedure:
 			flowServiceEndHandler.ServeHTTP(w, r)
 		case FlowServiceStreamProcedure:
@@ -170,6 +198,10 @@ type UnimplementedFlowServiceHandler struct{}
 
 func (UnimplementedFlowServiceHandler) Start(context.Context, *connect.Request[v1.StartRequest]) (*connect.Response[v1.StartResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("sluice.flow.v1.FlowService.Start is not implemented"))
+}
+
+func (UnimplementedFlowServiceHandler) CheckHTTP(context.Context, *connect.Request[v1.CheckHTTPRequest]) (*connect.Response[v1.CheckHTTPResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("sluice.flow.v1.FlowService.CheckHTTP is not implemented"))
 }
 
 func (UnimplementedFlowServiceHandler) End(context.Context, *connect.Request[v1.EndRequest]) (*connect.Response[v1.EndResponse], error) {
