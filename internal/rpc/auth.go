@@ -91,8 +91,9 @@ var permissions = map[string]permission{
 	"/sluice.flow.v1.FlowService/End":       permitFlow,
 	"/sluice.flow.v1.FlowService/Stream":    permitFlow,
 
-	"/envoy.service.auth.v3.Authorization/Check":                   permitFlow,
-	"/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit": permitFlow,
+	"/envoy.service.auth.v3.Authorization/Check":                    permitFlow,
+	"/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs": permitFlow,
+	"/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit":  permitFlow,
 
 	// Records of finished flows.
 	"/opentelemetry.proto.collector.trace.v1.TraceService/Export": permitFlow,
@@ -142,6 +143,8 @@ func pathPermission(path string) permission {
 		return permitOpen
 	case path == "/api/v1/write", path == "/v1/metrics", path == "/api/v1/otlp/v1/metrics":
 		return permitChange
+	case isForwardAuth(path), path == "/v1/traces", path == "/v1/logs":
+		return permitFlow
 	case path == "/metrics", strings.HasPrefix(path, "/api/v1/"):
 		return permitRead
 	case strings.HasPrefix(path, "/debug/pprof"), path == "/debug/config":
@@ -211,6 +214,39 @@ func OpenAuth() *Auth { return &Auth{open: true} }
 // Open tells whether nobody is asked for a token.
 func (a *Auth) Open() bool { return a.open }
 
+// ForwardAuthPath begins the paths at which proxies ask about requests of their users.
+const ForwardAuthPath = "/forward-auth"
+
+func isForwardAuth(path string) bool {
+	return path == ForwardAuthPath || strings.HasPrefix(path, ForwardAuthPath+"/")
+}
+
+// Headers that carry a token instead of Authorization. Both are taken with or without "Bearer ".
+const (
+	// apiKeyHeader is what clients of Aperture send.
+	apiKeyHeader = "X-Api-Key"
+	// tokenHeader is for proxies, whose Authorization header is that of their user.
+	tokenHeader = "Sluice-Token"
+)
+
+// credentialOf is the token that an HTTP request brings, in the form of an authorization header.
+func credentialOf(r *http.Request) string {
+	if isForwardAuth(r.URL.Path) {
+		return asBearer(r.Header.Get(tokenHeader))
+	}
+	if h := r.Header.Get("Authorization"); h != "" {
+		return h
+	}
+	return asBearer(r.Header.Get(apiKeyHeader))
+}
+
+func asBearer(key string) string {
+	if scheme, _, _ := strings.Cut(key, " "); key == "" || strings.EqualFold(scheme, "bearer") {
+		return key
+	}
+	return "Bearer " + key
+}
+
 const howToAuthenticate = "send the header \"authorization: Bearer TOKEN\" (CLI: --token or SLUICE_TOKEN)"
 
 // authorize checks the authorization header of a call. The error is a gRPC status.
@@ -255,6 +291,8 @@ func (a *Auth) authorizeGRPC(ctx context.Context, method string) (context.Contex
 	header := ""
 	if values := metadata.ValueFromIncomingContext(ctx, "authorization"); len(values) > 0 {
 		header = values[0]
+	} else if values := metadata.ValueFromIncomingContext(ctx, apiKeyHeader); len(values) > 0 {
+		header = asBearer(values[0])
 	}
 	id, err := a.authorize(header, permissions[method])
 	if err != nil {
@@ -291,7 +329,7 @@ func (s *streamWithContext) Context() context.Context { return s.ctx }
 // handler checks HTTP requests before next sees them.
 func (a *Auth) handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		id, err := a.authorize(r.Header.Get("Authorization"), pathPermission(r.URL.Path))
+		id, err := a.authorize(credentialOf(r), pathPermission(r.URL.Path))
 		if err != nil {
 			refuse(w, r, err)
 			return

@@ -3,6 +3,8 @@
 package rpc
 
 import (
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
@@ -117,6 +119,37 @@ func TestEveryMethodHasAPermission(t *testing.T) {
 		// Those of the doors are checked where the doors are known: package app.
 		if strings.HasPrefix(method, "/sluice.") && !found[method] {
 			t.Errorf("permissions has %s, which no service has", method)
+		}
+	}
+}
+
+// TestWhereTokensAre says which header counts where: proxies pass on the Authorization of their user.
+func TestWhereTokensAre(t *testing.T) {
+	auth, err := NewAuth([]Credential{{Name: "edge", Role: RoleClient, Token: "0123456789abcdef"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := auth.handler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }))
+	for _, tt := range []struct {
+		path, header, value string
+		want                int
+	}{
+		{"/v1/traces", "Authorization", "Bearer 0123456789abcdef", 204},
+		{"/v1/traces", "X-Api-Key", "0123456789abcdef", 204},
+		{"/v1/traces", "X-Api-Key", "wrong", 401},
+		{"/v1/traces", "Sluice-Token", "0123456789abcdef", 401},
+		{"/forward-auth/edge", "Sluice-Token", "0123456789abcdef", 204},
+		{"/forward-auth", "Sluice-Token", "Bearer 0123456789abcdef", 204},
+		{"/forward-auth/edge", "Authorization", "Bearer 0123456789abcdef", 401},
+		{"/forward-auth/edge", "X-Api-Key", "0123456789abcdef", 401},
+		{"/forward-authority", "Sluice-Token", "0123456789abcdef", 401},
+	} {
+		r := httptest.NewRequest(http.MethodPost, tt.path, nil)
+		r.Header.Set(tt.header, tt.value)
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		if w.Code != tt.want {
+			t.Errorf("%s with %s: got %d, want %d", tt.path, tt.header, w.Code, tt.want)
 		}
 	}
 }

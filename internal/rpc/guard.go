@@ -51,7 +51,8 @@ func refuse(w http.ResponseWriter, r *http.Request, err error) {
 }
 
 // guardHosts keeps web pages from reaching an open server under a name of their own (DNS rebinding). A
-// nil list lets every host pass.
+// nil list lets every host pass. What proxies ask has the headers of their user's request, so that neither this
+// nor guardOrigins can look at it.
 func guardHosts(allowed []string, next http.Handler) http.Handler {
 	if allowed == nil {
 		return next
@@ -63,7 +64,7 @@ func guardHosts(allowed []string, next http.Handler) http.Handler {
 		}
 		host = strings.ToLower(strings.TrimSuffix(strings.Trim(host, "[]"), "."))
 		_, notIP := netip.ParseAddr(host)
-		if notIP == nil || host == "localhost" || strings.HasSuffix(host, ".localhost") || slices.Contains(allowed, host) {
+		if isForwardAuth(r.URL.Path) || notIP == nil || host == "localhost" || strings.HasSuffix(host, ".localhost") || slices.Contains(allowed, host) {
 			next.ServeHTTP(w, r)
 			return
 		}
@@ -82,7 +83,14 @@ func guardOrigins(origins []string, next http.Handler) (http.Handler, error) {
 	cross.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		refuse(w, r, status.Errorf(codes.PermissionDenied, "a page of %q may not call this server: list its origin in http.allowed_origins", r.Header.Get("Origin")))
 	}))
-	return allowOrigins(origins, cross.Handler(next)), nil
+	guarded := allowOrigins(origins, cross.Handler(next))
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if isForwardAuth(r.URL.Path) {
+			next.ServeHTTP(w, r)
+			return
+		}
+		guarded.ServeHTTP(w, r)
+	}), nil
 }
 
 // allowOrigins tells browsers that pages of these origins may read answers (CORS).

@@ -34,6 +34,11 @@ func (s *Server) handler() (http.Handler, error) {
 		mux.Handle("/api/v1/", s.config.Prometheus)
 		mux.Handle("/v1/metrics", s.config.Prometheus)
 	}
+	for _, d := range s.config.Doors {
+		for pattern, h := range d.Paths {
+			mux.Handle(pattern, h)
+		}
+	}
 	mux.HandleFunc("GET /healthz", healthz)
 	mux.HandleFunc("GET /readyz", s.readyz)
 	if s.config.Prometheus != nil { // its tools ask there

@@ -40,8 +40,8 @@ type ServerConfig struct {
 	// Prometheus serves the HTTP API of Prometheus and takes metrics of others: /api/v1/ and /v1/metrics; nil:
 	// not there.
 	Prometheus http.Handler
-	// RegisterGRPC adds services that are not Sluice's own; nil: none. They need a permission in this package.
-	RegisterGRPC func(*grpc.Server)
+	// Doors are other ways in.
+	Doors []Door
 	// Ready tells why the server should not get requests yet; nil: it should.
 	Ready func() error
 	// TLS encrypts the port; nil: clear text.
@@ -61,6 +61,15 @@ type ServerConfig struct {
 	Logger *slog.Logger
 	// Version is shown on the start page.
 	Version string
+}
+
+// Door is a way in that is not Sluice's own API, on the same ports. What it serves needs a permission in this
+// package.
+type Door struct {
+	// RegisterGRPC adds services; nil: none.
+	RegisterGRPC func(*grpc.Server)
+	// Paths are served by HTTP, by pattern of http.ServeMux.
+	Paths map[string]http.Handler
 }
 
 // DefaultMaxConnections is the bound on connections unless told.
@@ -134,8 +143,10 @@ func (s *Server) newGRPC() *grpc.Server {
 	if s.config.Control != nil {
 		controlv1.RegisterControlServiceServer(g, s.config.Control)
 	}
-	if s.config.RegisterGRPC != nil {
-		s.config.RegisterGRPC(g)
+	for _, d := range s.config.Doors {
+		if d.RegisterGRPC != nil {
+			d.RegisterGRPC(g)
+		}
 	}
 	healthv1.RegisterHealthServer(g, s.health)
 	reflection.Register(g)
@@ -149,24 +160,27 @@ func (s *Server) countUnary(ctx context.Context, req any, _ *grpc.UnaryServerInf
 	return next(ctx, req)
 }
 
-// Run serves l until ctx ends, then stops: readiness is taken back, what waits is ended, requests under
-// way are finished within the shutdown time-out. It closes l. Call it once.
-func (s *Server) Run(ctx context.Context, l net.Listener) error {
-	d := newDoor(l, s.config.TLS, s.config.MaxConnections, s.log)
+// Run serves the listeners, all of them alike, until ctx ends, then stops: readiness is taken back, what waits is
+// ended, requests under way are finished within the shutdown time-out. It closes the listeners. Call it once.
+func (s *Server) Run(ctx context.Context, listeners ...net.Listener) error {
 	group, gctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return d.run(gctx) })
-	group.Go(func() error {
-		if err := s.grpc.Serve(d.grpc); !errors.Is(err, grpc.ErrServerStopped) { // stopped before it began
-			return err
-		}
-		return nil
-	})
-	group.Go(func() error {
-		if err := s.http.Serve(d.http); !errors.Is(err, http.ErrServerClosed) {
-			return err
-		}
-		return nil
-	})
+	slots := make(chan struct{}, s.config.MaxConnections)
+	for _, l := range listeners {
+		e := newEntrance(l, s.config.TLS, slots, s.log)
+		group.Go(func() error { return e.run(gctx) })
+		group.Go(func() error {
+			if err := s.grpc.Serve(e.grpc); !errors.Is(err, grpc.ErrServerStopped) { // stopped before it began
+				return err
+			}
+			return nil
+		})
+		group.Go(func() error {
+			if err := s.http.Serve(e.http); !errors.Is(err, http.ErrServerClosed) {
+				return err
+			}
+			return nil
+		})
+	}
 	group.Go(func() error {
 		<-gctx.Done()
 		s.stop()

@@ -416,7 +416,7 @@ func TestTooManyConnections(t *testing.T) {
 func TestSilentConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client, server := net.Pipe()
-		d := newDoor(&oneConn{conn: server, closed: make(chan struct{})}, nil, 1, slog.New(slog.DiscardHandler))
+		d := newEntrance(&oneConn{conn: server, closed: make(chan struct{})}, nil, make(chan struct{}, 1), slog.New(slog.DiscardHandler))
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- d.run(ctx) }()

@@ -17,13 +17,13 @@ import (
 // firstBytesTimeout is how long a new connection may take for the TLS handshake and its first bytes.
 const firstBytesTimeout = 10 * time.Second
 
-// door accepts the connections of one port and tells by their first bytes who serves them: those that
+// entrance accepts the connections of one port and tells by their first bytes who serves them: those that
 // open with the HTTP/2 preface go to grpc-go, the rest to net/http. Splitting by connection costs
 // nothing per request; serving gRPC through net/http would cost two thirds of the throughput.
-type door struct {
+type entrance struct {
 	listener net.Listener
 	tls      *tls.Config   // nil: clear text
-	slots    chan struct{} // one for each connection
+	slots    chan struct{} // one for each connection, of all entrances
 	log      *slog.Logger
 	grpc     *hall
 	http     *hall
@@ -31,9 +31,9 @@ type door struct {
 	greeting sync.WaitGroup
 }
 
-func newDoor(l net.Listener, config *tls.Config, connections int, log *slog.Logger) *door {
-	return &door{
-		listener: l, tls: withProtocols(config), slots: make(chan struct{}, connections), log: log,
+func newEntrance(l net.Listener, config *tls.Config, slots chan struct{}, log *slog.Logger) *entrance {
+	return &entrance{
+		listener: l, tls: withProtocols(config), slots: slots, log: log,
 		grpc: newHall(l.Addr()), http: newHall(l.Addr()),
 	}
 }
@@ -57,24 +57,24 @@ func withProtocols(config *tls.Config) *tls.Config {
 }
 
 // run accepts connections until ctx ends or the listener fails. It closes the listener.
-func (d *door) run(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, func() { _ = d.listener.Close() })
+func (e *entrance) run(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() { _ = e.listener.Close() })
 	defer stop()
-	defer d.greeting.Wait()
+	defer e.greeting.Wait()
 	var pause time.Duration
 	for {
-		conn, err := d.listener.Accept()
+		conn, err := e.listener.Accept()
 		switch {
 		case err == nil:
 			pause = 0
-			d.enter(ctx, conn)
+			e.enter(ctx, conn)
 		case ctx.Err() != nil:
 			return nil
 		case errors.Is(err, net.ErrClosed):
 			return err
 		default: // out of file descriptors, mostly: others will close theirs
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
-			d.log.Warn("cannot accept a connection", "error", err, "retry_in", pause)
+			e.log.Warn("cannot accept a connection", "error", err, "retry_in", pause)
 			select {
 			case <-ctx.Done():
 			case <-time.After(pause):
@@ -84,19 +84,19 @@ func (d *door) run(ctx context.Context) error {
 }
 
 // enter hands a connection on, or closes it when there are too many.
-func (d *door) enter(ctx context.Context, conn net.Conn) {
+func (e *entrance) enter(ctx context.Context, conn net.Conn) {
 	select {
-	case d.slots <- struct{}{}:
+	case e.slots <- struct{}{}:
 	default:
-		d.log.Debug("closed a connection: there are as many as allowed", "max_connections", cap(d.slots), "remote", conn.RemoteAddr().String())
+		e.log.Debug("closed a connection: there are as many as allowed", "max_connections", cap(e.slots), "remote", conn.RemoteAddr().String())
 		_ = conn.Close()
 		return
 	}
-	guest := &guest{Conn: conn, leave: sync.OnceFunc(func() { <-d.slots })}
-	d.greeting.Go(func() {
+	guest := &guest{Conn: conn, leave: sync.OnceFunc(func() { <-e.slots })}
+	e.greeting.Go(func() {
 		// The server may be told to stop while a client says nothing.
 		stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Now()) })
-		hall, err := d.greet(ctx, guest)
+		hall, err := e.greet(ctx, guest)
 		if !stop() || err != nil || !hall.admit(guest) {
 			_ = guest.Close()
 		}
@@ -105,12 +105,12 @@ func (d *door) enter(ctx context.Context, conn net.Conn) {
 
 var preface = []byte("PRI")
 
-func (d *door) greet(ctx context.Context, g *guest) (*hall, error) {
+func (e *entrance) greet(ctx context.Context, g *guest) (*hall, error) {
 	if err := g.SetDeadline(time.Now().Add(firstBytesTimeout)); err != nil {
 		return nil, err
 	}
-	if d.tls != nil {
-		conn := tls.Server(g.Conn, d.tls)
+	if e.tls != nil {
+		conn := tls.Server(g.Conn, e.tls)
 		if err := conn.HandshakeContext(ctx); err != nil {
 			return nil, err
 		}
@@ -126,9 +126,9 @@ func (d *door) greet(ctx context.Context, g *guest) (*hall, error) {
 		return nil, err
 	}
 	if slices.Equal(g.first, preface) {
-		return d.grpc, nil
+		return e.grpc, nil
 	}
-	return d.http, nil
+	return e.http, nil
 }
 
 // guest is a connection whose first bytes were read already.
