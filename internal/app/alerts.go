@@ -43,6 +43,6 @@ func alertTargets(c config.Alerts) ([]alert.Target, error) {
 
 // policyURL says where people look at a policy.
 func (p *parts) policyURL(policy string) string {
-	base := cmp.Or(p.config.Alerts.ExternalURL, "http://"+p.listener.Addr().String())
+	base := cmp.Or(p.config.Alerts.ExternalURL, "http://"+p.listeners[0].Addr().String())
 	return strings.TrimSuffix(base, "/") + "/debug/circuits?policy=" + url.QueryEscape(policy)
 }

@@ -43,13 +43,13 @@ type Options struct {
 
 // App is a running server. Its methods may be called concurrently.
 type App struct {
-	config   config.Config
-	log      *slog.Logger
-	listener net.Listener
-	access   Access
-	done     chan struct{}
-	err      error // of the group; read it after done is closed
-	cancel   context.CancelFunc
+	config    config.Config
+	log       *slog.Logger
+	listeners []net.Listener
+	access    Access
+	done      chan struct{}
+	err       error // of the group; read it after done is closed
+	cancel    context.CancelFunc
 }
 
 // Run starts a server and waits until it has stopped: when ctx ends, or when it fails.
@@ -75,19 +75,28 @@ func Start(ctx context.Context, c config.Config, o Options) (*App, error) {
 		return nil, errors.Join(err, p.close())
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	a := &App{config: c, log: p.log, listener: p.listener, access: p.access, done: make(chan struct{}), cancel: cancel}
+	a := &App{config: c, log: p.log, listeners: p.listeners, access: p.access, done: make(chan struct{}), cancel: cancel}
 	go func() {
 		defer close(a.done)
 		defer cancel()
 		a.err = p.run(ctx)
 	}()
-	p.log.Info("serving", "address", a.Addr(), "version", version.Get().String(), "data_dir", c.DataDir,
+	p.log.Info("serving", "address", a.Addr(), "also", a.AlsoAddrs(), "version", version.Get().String(), "data_dir", c.DataDir,
 		"auth", a.access.String(), "policies", p.policies(), "started_in", time.Since(p.begin).Round(time.Millisecond))
 	return a, nil
 }
 
 // Addr is the address the server listens on, with the port it was given.
-func (a *App) Addr() string { return a.listener.Addr().String() }
+func (a *App) Addr() string { return a.listeners[0].Addr().String() }
+
+// AlsoAddrs are the further addresses, in the order of the configuration.
+func (a *App) AlsoAddrs() []string {
+	var out []string
+	for _, l := range a.listeners[1:] {
+		out = append(out, l.Addr().String())
+	}
+	return out
+}
 
 // URL is where to reach the server from this machine.
 func (a *App) URL() string {
@@ -122,30 +131,34 @@ func (a *App) Close() error {
 
 // parts are what a server is made of.
 type parts struct {
-	config   config.Config
-	log      *slog.Logger
-	begin    time.Time
-	access   Access
-	registry *prometheus.Registry
-	listener net.Listener
-	store    *store.SQLite
-	ledger   *ledger.Memory
-	engine   *flow.Engine
-	signals  *signal.Service
-	alerts   *alert.Center
-	runtime  *control.Runtime
-	catalog  *document.Catalog
-	watch    *document.Watch // nil without a policy directory
-	server   *rpc.Server
+	config    config.Config
+	log       *slog.Logger
+	begin     time.Time
+	access    Access
+	registry  *prometheus.Registry
+	listeners []net.Listener
+	store     *store.SQLite
+	ledger    *ledger.Memory
+	engine    *flow.Engine
+	signals   *signal.Service
+	alerts    *alert.Center
+	runtime   *control.Runtime
+	catalog   *document.Catalog
+	watch     *document.Watch // nil without a policy directory
+	server    *rpc.Server
 }
 
 // build makes everything, in the order of dependence. On an error, close closes what there is.
 func (p *parts) build(ctx context.Context) (err error) {
 	c := p.config
-	// The port first: it is what most often goes wrong, and clients that connect meanwhile wait instead
+	// The ports first: they are what most often goes wrong, and clients that connect meanwhile wait instead
 	// of failing.
-	if p.listener, err = listen(ctx, c.Listen); err != nil {
-		return err
+	for _, address := range c.Addresses() {
+		l, err := listen(ctx, address)
+		if err != nil {
+			return err
+		}
+		p.listeners = append(p.listeners, l)
 	}
 	if err = checkComplete(c.DataDir); err != nil {
 		return err
@@ -172,7 +185,7 @@ func (p *parts) build(ctx context.Context) (err error) {
 	}
 	p.engine, err = flow.New(flow.Config{
 		Authority: p.ledger, TokenKey: key, MaxWaiting: int(c.Limits.MaxWaiting),
-		MaxControlPoints: int(c.Limits.MaxControlPoints), Logger: p.log,
+		MaxControlPoints: int(c.Limits.MaxControlPoints), AgentGroup: c.AgentGroup, Logger: p.log,
 	})
 	if err != nil {
 		return err
@@ -229,7 +242,7 @@ func (p *parts) buildControl(ctx context.Context) (err error) {
 func listen(ctx context.Context, address string) (net.Listener, error) {
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
 	if err != nil {
-		return nil, fmt.Errorf("open %s: %w: stop what uses the port, or choose another one with --listen", address, err)
+		return nil, fmt.Errorf("open %s: %w: stop what uses the port, or choose another one with --listen or --also-listen", address, err)
 	}
 	return l, nil
 }
@@ -304,7 +317,7 @@ func (p *parts) run(ctx context.Context) error {
 		case <-p.runtime.Begun():
 		case <-ctx.Done():
 		}
-		return p.server.Run(ctx, p.listener)
+		return p.server.Run(ctx, p.listeners...)
 	})
 	group.Go(func() error { return p.engine.Run(ctx) })
 	group.Go(func() error { return p.ledger.Run(ctx) })
@@ -336,8 +349,8 @@ func (p *parts) close() error {
 	if p.store != nil {
 		errs = append(errs, p.store.Close())
 	}
-	if p.listener != nil {
-		if err := p.listener.Close(); !errors.Is(err, net.ErrClosed) {
+	for _, l := range p.listeners {
+		if err := l.Close(); !errors.Is(err, net.ErrClosed) {
 			errs = append(errs, err)
 		}
 	}

@@ -580,3 +580,28 @@ func TestInvalidConfigIsRefused(t *testing.T) {
 		t.Errorf("got %v, want both mistakes", err)
 	}
 }
+
+func TestServesOnMoreAddresses(t *testing.T) {
+	c := settings(t)
+	c.AlsoListen = []string{"127.0.0.1:0", "127.0.0.1:0"}
+	s := start(t, c)
+	if len(s.AlsoAddrs()) != 2 {
+		t.Fatalf("got %q, want two addresses more", s.AlsoAddrs())
+	}
+	for _, address := range append(s.AlsoAddrs(), s.Addr()) {
+		resp, err := http.Get("http://" + address + "/readyz")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			t.Errorf("%s answers %s", address, resp.Status)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := http.Get("http://" + s.AlsoAddrs()[1] + "/readyz"); err == nil {
+		t.Error("an address is still served after Close")
+	}
+}

@@ -20,6 +20,8 @@ import (
 // serveFlags are the settings that have a flag.
 var serveFlags = []struct{ flag, key, usage string }{
 	{"listen", "listen", "address to serve gRPC, HTTP, metrics and debug pages on"},
+	{"also-listen", "also_listen", "more addresses to serve the same on, separated by commas"},
+	{"agent-group", "agent_group", "group of this server, for policies' selectors (default: in every group)"},
 	{"data-dir", "data_dir", "directory for what survives a restart (default ~/.local/state/sluice)"},
 	{"policy-dir", "policy_dir", "directory of policy files to keep in force"},
 	{"log-level", "log.level", "least level to log: debug, info, warn or error"},

@@ -24,6 +24,12 @@ type Config struct {
 	// Address to serve on, host:port: gRPC, HTTP with JSON, metrics and debug pages share it. Port 0
 	// takes any free port. An address that other machines reach asks for a token; see auth.
 	Listen string `json:"listen" default:"127.0.0.1:8080"`
+	// More addresses to serve the same on: those that clients of other systems expect, such as :8089 and :4317
+	// for clients of Aperture.
+	AlsoListen []string `json:"also_listen"`
+	// Group of this server: policies' selectors count whose agent_group is the same. Unset: this server is in
+	// every group.
+	AgentGroup string `json:"agent_group"`
 	// Directory for everything that survives a restart: policies and their versions, the counts of
 	// limits, the key of flow tokens. Made if missing; one server at a time. Unset:
 	// $XDG_STATE_HOME/sluice, else ~/.local/state/sluice, else /var/lib/sluice.

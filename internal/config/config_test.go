@@ -273,6 +273,15 @@ func TestLoopback(t *testing.T) {
 	}
 }
 
+func TestLoopbackMeansAllAddresses(t *testing.T) {
+	if (Config{Listen: "127.0.0.1:8080", AlsoListen: []string{"localhost:8089", ":4317"}}).Loopback() {
+		t.Error("one address that others reach is enough to need tokens")
+	}
+	if !(Config{Listen: "127.0.0.1:8080", AlsoListen: []string{"localhost:8089"}}).Loopback() {
+		t.Error("all addresses are on loopback")
+	}
+}
+
 func TestValidateChangesNothing(t *testing.T) {
 	c := Default()
 	c.DataDir = "/x"

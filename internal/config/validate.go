@@ -31,7 +31,13 @@ const minTokenLen = 16
 // Validate reports every mistake at once. It reads nothing but c, and changes nothing.
 func (c Config) Validate() fielderr.List {
 	v := &validator{}
-	v.listen(c.Listen)
+	v.listen("listen", c.Listen)
+	for i, address := range c.AlsoListen {
+		v.listen(fmt.Sprintf("also_listen[%d]", i), address)
+	}
+	if len(c.AgentGroup) > 128 {
+		v.add("agent_group", fmt.Sprintf("%d characters", len(c.AgentGroup)), "at most 128")
+	}
 	if c.DataDir == "" {
 		v.add("data_dir", "nothing", "the path of a directory")
 	}
@@ -68,9 +74,16 @@ func (c Config) Validate() fielderr.List {
 	return v.problems
 }
 
-// Loopback tells whether only this machine can reach the address.
+// Addresses are those to serve on, Listen first.
+func (c Config) Addresses() []string { return append([]string{c.Listen}, c.AlsoListen...) }
+
+// Loopback tells whether only this machine can reach the addresses.
 func (c Config) Loopback() bool {
-	host, _, err := net.SplitHostPort(c.Listen)
+	return !slices.ContainsFunc(c.Addresses(), func(address string) bool { return !isLoopback(address) })
+}
+
+func isLoopback(address string) bool {
+	host, _, err := net.SplitHostPort(address)
 	if err != nil {
 		return false
 	}
@@ -95,7 +108,7 @@ func (v *validator) oneOf(path, got string, want []string) {
 	v.problems[len(v.problems)-1].Hint = fielderr.DidYouMean(got, want)
 }
 
-func (v *validator) listen(address string) {
+func (v *validator) listen(path, address string) {
 	_, port, err := net.SplitHostPort(address)
 	if err == nil {
 		var n int
@@ -104,7 +117,7 @@ func (v *validator) listen(address string) {
 			return
 		}
 	}
-	v.add("listen", strconv.Quote(address), "host:port with a port from 0 to 65535, such as 127.0.0.1:8080, [::1]:8080 or :8080")
+	v.add(path, strconv.Quote(address), "host:port with a port from 0 to 65535, such as 127.0.0.1:8080, [::1]:8080 or :8080")
 }
 
 func (v *validator) auth(a Auth) {
