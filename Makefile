@@ -88,7 +88,7 @@ fmt: tools ## Format Go and protobuf files
 
 .PHONY: generate
 generate: tools ## Generate code, OpenAPI, schemas and reference pages, in place
-	cd api && ../bin/buf generate && ../bin/buf generate --template buf.gen.flow.yaml
+	cd api && ../bin/buf generate && ../bin/buf generate --template buf.gen.flow.yaml && ../bin/buf generate --template buf.gen.aperture.yaml
 	go generate $(PACKAGES)
 
 .PHONY: check-generate
