@@ -11,7 +11,7 @@ SHELL := bash
 MODULES := $(shell sed -n 's/^[[:space:]]*\(use[[:space:]]\)\{0,1\}\(\.[^[:space:]]*\).*/\2/p' go.work)
 PACKAGES := $(addsuffix /...,$(MODULES))
 # The tests of real binaries run last, on their own, without the race detector.
-UNIT_PACKAGES = $$(go list $(PACKAGES) | grep -v '/test/e2e\b')
+UNIT_PACKAGES = $$(go list $(PACKAGES) | grep -v '/test/')
 
 LISTEN ?= 127.0.0.1:8080
 DATA_DIR ?= data/run
@@ -49,8 +49,8 @@ test-unit: ## Unit tests of all modules with the race detector, and every benchm
 	CGO_ENABLED=1 go test -race -timeout 10m -bench . -benchtime 1x $(UNIT_PACKAGES)
 
 .PHONY: test-e2e
-test-e2e: build ## Tests of the real binary
-	SLUICE_BIN=$(CURDIR)/bin/sluice go test -count=1 -timeout 10m ./test/e2e/...
+test-e2e: build ## Tests of the real binary, and of real servers and clients beside it
+	SLUICE_BIN=$(CURDIR)/bin/sluice go test -count=1 -timeout 10m -p 1 ./test/...
 
 .PHONY: lint
 lint: tools vet ## Vet, linters, format, protobuf style, shell scripts
