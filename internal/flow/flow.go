@@ -635,9 +635,12 @@ type Outcome struct {
 	Tokens *float64
 	// TokensByLabel is the true cost by label key; it wins over Tokens.
 	TokensByLabel map[string]float64
-	// HTTPStatus of the work, for flux meters; 0: not known.
+	// HTTPStatus of the work, for flux meters: 100 to 599; anything else: not known. They take a flow with a status
+	// of up to 399 as a good one, whatever Failed says.
 	HTTPStatus int
-	// Attributes are further numbers, for flux meters that measure something else than durations and labels.
+	// Attributes are further numbers for flux meters: what they measure that no label of the flow told when it
+	// started. meter.WorkloadDuration and meter.FlowDuration, in milliseconds, replace what the clock says;
+	// Duration wins over the former.
 	Attributes map[string]float64
 }
 
@@ -681,18 +684,16 @@ const longestWork = 7 * 24 * time.Hour
 // empty.
 func (e *Engine) end(h *holding, o *Outcome, wakes *Wakes) bool {
 	now := e.authority.Now()
-	t := timing{flow: max(0, now.Sub(h.started))}
-	held := max(0, t.flow-h.waited)
-	if t.work = held; o.Duration > 0 {
-		t.work = min(o.Duration, longestWork)
-	}
+	age := max(0, now.Sub(h.started))
+	held := max(0, age-h.waited)
+	how := o.ending(age, held)
 	ok := true
 	for i := len(h.charges) - 1; i >= 0; i-- {
 		c := &h.charges[i]
 		if c.limiter.queue != nil {
-			c.bin.end(h.stripe, t.work, o.Failed)
+			c.bin.end(h.stripe, how.work, o.Failed)
 			if w := c.limiter.work; w != nil {
-				w.observe(h.stripe, t.work)
+				w.observe(h.stripe, how.work)
 			}
 		}
 		n, known := o.actual(c)
@@ -700,16 +701,12 @@ func (e *Engine) end(h *holding, o *Outcome, wakes *Wakes) bool {
 			ok = false
 		}
 	}
-	h.stats.ended(h.stripe, o.Failed, t.work)
-	outcome := meter.OK
-	if o.Failed {
-		outcome = meter.Failed
-	}
+	h.stats.ended(h.stripe, o.Failed, how.work)
 	if h.flow != nil {
-		h.flow.observeEnd(t, outcome)
+		h.flow.observeEnd(&how)
 	}
 	for i := range h.read {
-		h.read[i].observe(h.stripe, t, outcome)
+		h.read[i].observe(h.stripe, &how)
 	}
 	wakes.Run()
 	return ok

@@ -97,24 +97,25 @@ func (f *Flow) eachGauge(do func(*gauge)) {
 	}
 }
 
-// measured reads what a meter measures of an ended flow from its labels; ok is false when there is no
-// number.
-func (f *Flow) measured(g *gauge) (v float64, ok bool) {
+// measured reads what a meter measures of a flow from its labels as they were at the start. known is false when
+// there is no such label, and then the outcome may tell; ok is false when there is no number.
+func (f *Flow) measured(g *gauge) (v float64, known, ok bool) {
 	text := f.values[g.slot]
 	if !text.Present {
-		return 0, false
+		return 0, false, false
 	}
-	return parseNumber(text.Text)
+	v, ok = parseNumber(text.Text)
+	return v, true, ok
 }
 
 // observeEnd shows an ended flow to the meters that select it.
-func (f *Flow) observeEnd(t timing, o meter.Outcome) {
+func (f *Flow) observeEnd(e *ending) {
 	f.eachGauge(func(g *gauge) {
-		v, ok := t.of(g.what), true
+		r := reading{meter: g.meter, what: g.what}
 		if g.what == attributeLabel {
-			v, ok = f.measured(g)
+			r.value, r.known, r.ok = f.measured(g)
 		}
-		g.observe(f.stripe, o, v, ok)
+		r.observe(f.stripe, e)
 	})
 }
 
@@ -123,60 +124,85 @@ func (f *Flow) observeEnd(t timing, o meter.Outcome) {
 func (f *Flow) observeVerdict(o meter.Outcome) {
 	now := f.engine.authority.Now()
 	f.eachGauge(func(g *gauge) {
+		v, ok := 0.0, false
 		switch g.what {
-		case attributeWork:
-			g.meter.Invalid(f.stripe, o)
 		case attributeFlow:
-			g.observe(f.stripe, o, milliseconds(max(0, now.Sub(f.started))), o == meter.Rejected)
+			v, ok = milliseconds(max(0, now.Sub(f.started))), o == meter.Rejected
 		case attributeLabel:
-			v, ok := f.measured(g)
-			g.observe(f.stripe, o, v, ok)
+			v, _, ok = f.measured(g)
 		}
+		if !ok {
+			g.meter.Invalid(f.stripe, o, 0)
+			return
+		}
+		g.meter.Observe(f.stripe, o, 0, v)
 	})
 }
 
-func (g *gauge) observe(stripe int, o meter.Outcome, v float64, ok bool) {
-	if !ok {
-		g.meter.Invalid(stripe, o)
-		return
-	}
-	g.meter.Observe(stripe, o, v)
-}
-
-// timing is how long an ended flow took.
-type timing struct {
+// ending is what flux meters see of the end of a flow.
+type ending struct {
 	work, flow time.Duration
+	outcome    meter.Outcome
+	status     int // HTTP; 0: not known
+	attributes map[string]float64
 }
 
-// of is the attribute in milliseconds; 0 for labels.
-func (t timing) of(what attribute) float64 {
-	switch what {
-	case attributeWork:
-		return milliseconds(t.work)
-	case attributeFlow:
-		return milliseconds(t.flow)
+// ending works out how a flow went that was asked for so long ago and held what it was charged for that long.
+// What the outcome says explicitly wins over both.
+func (o *Outcome) ending(age, held time.Duration) ending {
+	e := ending{work: held, flow: age, outcome: meter.OK, status: o.HTTPStatus, attributes: o.Attributes}
+	if d, ok := duration(o.Attributes[meter.WorkloadDuration]); ok {
+		e.work = d
 	}
-	return 0
+	if o.Duration > 0 {
+		e.work = min(o.Duration, longestWork)
+	}
+	if d, ok := duration(o.Attributes[meter.FlowDuration]); ok {
+		e.flow = d
+	}
+	if o.Failed {
+		e.outcome = meter.Failed
+	}
+	return e
+}
+
+// duration reads milliseconds; ok is false for what is no duration, and for 0, which says nothing.
+func duration(ms float64) (d time.Duration, ok bool) {
+	if !(ms > 0) {
+		return 0, false
+	}
+	if ms >= milliseconds(longestWork) {
+		return longestWork, true
+	}
+	return time.Duration(ms * float64(time.Millisecond)), true
 }
 
 func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
-// reading is what a flux meter knows of a flow that only its token tells of.
+// reading is what a flux meter knows of a flow before its end.
 type reading struct {
 	meter *meter.Meter
 	what  attribute
 	value float64 // of a label
-	ok    bool    // there is a value
+	known bool    // the label is there
+	ok    bool    // and is a number
 }
 
-func (r *reading) observe(stripe int, t timing, o meter.Outcome) {
-	v, ok := t.of(r.what), true
-	if r.what == attributeLabel {
-		v, ok = r.value, r.ok
+func (r *reading) observe(stripe int, e *ending) {
+	v, ok := 0.0, true
+	switch r.what {
+	case attributeWork:
+		v = milliseconds(e.work)
+	case attributeFlow:
+		v = milliseconds(e.flow)
+	case attributeLabel:
+		if v, ok = r.value, r.ok; !r.known {
+			v, ok = e.attributes[r.meter.Spec().Attribute]
+		}
 	}
 	if !ok {
-		r.meter.Invalid(stripe, o)
+		r.meter.Invalid(stripe, e.outcome, e.status)
 		return
 	}
-	r.meter.Observe(stripe, o, v)
+	r.meter.Observe(stripe, e.outcome, e.status, v)
 }

@@ -36,7 +36,7 @@ func read(t *testing.T, e *Engine, policy, name string, o meter.Outcome) (count 
 	if m == nil {
 		t.Fatalf("no meter %s of policy %s", name, policy)
 	}
-	r := m.Read(o)
+	r := m.Read(o, 0)
 	return r.Buckets[len(r.Buckets)-1], r.Sum, r.Invalid
 }
 

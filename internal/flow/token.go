@@ -66,10 +66,11 @@ const (
 	flagEmpty    // there is nothing to give back: tokens, slot and key do not follow
 )
 
-// Meter flags in a token: the attribute, and whether its value follows.
+// Meter flags in a token: the attribute, whether its value follows, and whether there is a label that has none.
 const (
 	maskAttribute = 3
 	flagValue     = 4
+	flagText      = 8
 )
 
 // Seal appends to dst the token with which any server of the cluster can end the flow, whose Flow may
@@ -144,9 +145,11 @@ func (f *Flow) appendReadings(p []byte) []byte {
 		p[count]++
 		flags, value := byte(g.what), 0.0
 		if g.what == attributeLabel {
-			var ok bool
-			if value, ok = f.measured(g); ok {
+			var known, ok bool
+			if value, known, ok = f.measured(g); ok {
 				flags |= flagValue
+			} else if known {
+				flags |= flagText
 			}
 		}
 		p = append(p, flags)
@@ -275,7 +278,10 @@ func readReadings(r *tokenReader, snap *snapshot) (out []reading) {
 	for range r.byte() {
 		flags := r.byte()
 		m := snap.byID[r.uint32()]
-		v := reading{meter: m, what: attribute(flags & maskAttribute), ok: flags&flagValue != 0}
+		v := reading{
+			meter: m, what: attribute(flags & maskAttribute),
+			ok: flags&flagValue != 0, known: flags&(flagValue|flagText) != 0,
+		}
 		if v.ok {
 			v.value = math.Float64frombits(r.uint64())
 		}

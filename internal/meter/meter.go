@@ -3,22 +3,25 @@
 // Package meter counts flows in histograms: the flux meters of policies.
 //
 // A Meter is resolved to a pointer when policies change, so that observing a flow is three atomic
-// additions: no look-up, no lock, no allocation. The counters are split in stripes, which keeps cores from
+// additions: no lock, no allocation, and no look-up but that of an HTTP status. The counters are split in stripes, which keeps cores from
 // waiting for each other's cache lines.
 package meter
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"hash/fnv"
 	"math"
+	"maps"
 	"slices"
 	"sort"
+	"sync"
 	"sync/atomic"
 )
 
-// Attributes of a flow that are not labels. Any other attribute is the label of that name, whose value has
-// to be a number.
+// Attributes of every flow. Any other attribute is the label of that name, whose value has to be a number, or a
+// number that whoever ends the flow reports under that name.
 const (
 	// WorkloadDuration is how long the work of the flow took, without its time in queues, in milliseconds.
 	WorkloadDuration = "workload_duration_ms"
@@ -120,11 +123,29 @@ const (
 
 // Meter is a histogram of what one Spec measures. All methods may be called concurrently.
 type Meter struct {
-	spec  Spec
-	cells [outcomes][]cell // by stripe
+	spec    Spec
+	stripes int
+	// plain counts flows of which no HTTP status is known, by outcome.
+	plain [outcomes]series
+
+	mu       sync.Mutex                          // serialises additions to statuses
+	statuses atomic.Pointer[map[statusKey]series] // copied on change; MaxStatuses at most
 }
 
-// cell counts flows of one outcome and stripe.
+// series are the counters of one combination of labels, by stripe.
+type series []cell
+
+// statusKey tells series of flows with an HTTP status apart.
+type statusKey struct {
+	outcome Outcome
+	status  int
+}
+
+// MaxStatuses bounds how many HTTP statuses a meter tells apart: whoever reports outcomes chooses them, and each
+// costs memory and series. Flows with further ones count as flows without a status.
+const MaxStatuses = 64
+
+// cell counts flows of one series and stripe.
 type cell struct {
 	buckets []atomic.Uint64 // one more than there are bounds
 	sum     atomic.Uint64   // bits of a float64
@@ -137,27 +158,71 @@ func New(spec Spec, stripes int) (*Meter, error) {
 	if err := spec.Validate(); err != nil {
 		return nil, err
 	}
-	m := &Meter{spec: spec}
-	for o := range m.cells {
-		m.cells[o] = make([]cell, max(1, stripes))
-		for i := range m.cells[o] {
-			m.cells[o][i].buckets = make([]atomic.Uint64, len(spec.Bounds)+1)
+	m := &Meter{spec: spec, stripes: max(1, stripes)}
+	for o := range m.plain {
+		m.plain[o] = m.series()
+	}
+	m.statuses.Store(&map[statusKey]series{})
+	return m, nil
+}
+
+func (m *Meter) series() series {
+	s := make(series, m.stripes)
+	for i := range s {
+		s[i].buckets = make([]atomic.Uint64, len(m.spec.Bounds)+1)
+	}
+	return s
+}
+
+// of returns the series of a flow. An HTTP status decides about success, whatever else is said: up to 399 it is
+// OK. A status that is none, 100 to 599, counts as not known.
+func (m *Meter) of(o Outcome, status int) series {
+	if status < 100 || status > 599 {
+		return m.plain[o-1]
+	}
+	if o != Rejected {
+		if o = OK; status >= 400 {
+			o = Failed
 		}
 	}
-	return m, nil
+	key, all := statusKey{o, status}, *m.statuses.Load()
+	if s := all[key]; s != nil {
+		return s
+	}
+	if len(all) >= MaxStatuses {
+		return m.plain[o-1]
+	}
+	return m.add(key)
+}
+
+// add makes a series. Beyond MaxStatuses it is the one without a status.
+func (m *Meter) add(key statusKey) series {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	all := *m.statuses.Load()
+	if s := all[key]; s != nil {
+		return s
+	}
+	if len(all) >= MaxStatuses {
+		return m.plain[key.outcome-1]
+	}
+	all = maps.Clone(all)
+	all[key] = m.series()
+	m.statuses.Store(&all)
+	return all[key]
 }
 
 // Spec is what the meter measures.
 func (m *Meter) Spec() *Spec { return &m.spec }
 
-// Observe counts a flow of which the attribute is v. A v that is not finite counts as invalid. The stripe
-// must be less than the number of stripes.
-func (m *Meter) Observe(stripe int, o Outcome, v float64) {
+// Observe counts a flow of which the attribute is v. A v that is not finite counts as invalid. status is the HTTP
+// status of the flow's work; 0: not known. The stripe must be less than the number of stripes.
+func (m *Meter) Observe(stripe int, o Outcome, status int, v float64) {
 	if math.IsNaN(v) || math.IsInf(v, 0) {
-		m.Invalid(stripe, o)
+		m.Invalid(stripe, o, status)
 		return
 	}
-	c := &m.cells[o-1][stripe]
+	c := &m.of(o, status)[stripe]
 	c.buckets[sort.SearchFloat64s(m.spec.Bounds, v)].Add(1)
 	for {
 		old := c.sum.Load()
@@ -167,23 +232,50 @@ func (m *Meter) Observe(stripe int, o Outcome, v float64) {
 	}
 }
 
-// Invalid counts a flow that does not have the attribute, or has text there that is no number.
-func (m *Meter) Invalid(stripe int, o Outcome) { m.cells[o-1][stripe].invalid.Add(1) }
+// Invalid counts a flow that does not have the attribute, or has text there that is no number. status is as for
+// Observe.
+func (m *Meter) Invalid(stripe int, o Outcome, status int) { m.of(o, status)[stripe].invalid.Add(1) }
 
-// Reading is the histogram of one outcome.
+// Reading is the histogram of one series.
 type Reading struct {
+	// Outcome of the flows, and their HTTP Status; 0: not known.
+	Outcome Outcome
+	Status  int
 	// Buckets has, for each bound, the flows that are not above it, and last all flows.
 	Buckets []uint64
 	Sum     float64
 	Invalid uint64
 }
 
-// Read adds up the stripes. Flows that are being observed meanwhile may be in a bucket and not yet in the
-// sum.
-func (m *Meter) Read(o Outcome) Reading {
-	r := Reading{Buckets: make([]uint64, len(m.spec.Bounds)+1)}
-	for i := range m.cells[o-1] {
-		c := &m.cells[o-1][i]
+// Read returns one series, with its stripes added up; status is as for Observe. Flows that are being observed
+// meanwhile may be in a bucket and not yet in the sum. A series that is not there has no flows.
+func (m *Meter) Read(o Outcome, status int) Reading {
+	s := m.plain[o-1]
+	if status != 0 {
+		s = (*m.statuses.Load())[statusKey{o, status}]
+	}
+	return m.read(statusKey{o, status}, s)
+}
+
+// ReadAll returns every series: first those without a status, which are always there, then by status.
+func (m *Meter) ReadAll() []Reading {
+	var out []Reading
+	for o := OK; o <= Rejected; o++ {
+		out = append(out, m.Read(o, 0))
+	}
+	all := *m.statuses.Load()
+	for _, key := range slices.SortedFunc(maps.Keys(all), func(a, b statusKey) int {
+		return cmp.Or(cmp.Compare(a.status, b.status), cmp.Compare(a.outcome, b.outcome))
+	}) {
+		out = append(out, m.read(key, all[key]))
+	}
+	return out
+}
+
+func (m *Meter) read(key statusKey, s series) Reading {
+	r := Reading{Outcome: key.outcome, Status: key.status, Buckets: make([]uint64, len(m.spec.Bounds)+1)}
+	for i := range s {
+		c := &s[i]
 		for b := range c.buckets {
 			r.Buckets[b] += c.buckets[b].Load()
 		}

@@ -81,7 +81,7 @@ func TestHistogram(t *testing.T) {
 		sum := 0.0
 		for range 500 {
 			v := float64(rng.IntN(100)) / 2
-			m.Observe(rng.IntN(3), OK, v)
+			m.Observe(rng.IntN(3), OK, 0, v)
 			sum += v
 			for i, b := range bounds {
 				if v <= b {
@@ -90,10 +90,10 @@ func TestHistogram(t *testing.T) {
 			}
 			want[len(bounds)]++
 		}
-		if r := m.Read(OK); !slices.Equal(r.Buckets, want) || math.Abs(r.Sum-sum) > 1e-6 || r.Invalid != 0 {
+		if r := m.Read(OK, 0); !slices.Equal(r.Buckets, want) || math.Abs(r.Sum-sum) > 1e-6 || r.Invalid != 0 {
 			t.Fatalf("bounds %v: %+v, want %v and sum %v", bounds, r, want, sum)
 		}
-		if r := m.Read(Failed); r.Buckets[len(bounds)] != 0 {
+		if r := m.Read(Failed, 0); r.Buckets[len(bounds)] != 0 {
 			t.Fatal("flows of one outcome are counted at another")
 		}
 	}
@@ -105,10 +105,10 @@ func TestWhatIsNoNumberIsInvalid(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, v := range []float64{math.NaN(), math.Inf(1), math.Inf(-1)} {
-		m.Observe(0, Rejected, v)
+		m.Observe(0, Rejected, 0, v)
 	}
-	m.Invalid(0, Rejected)
-	if r := m.Read(Rejected); r.Invalid != 4 || r.Buckets[1] != 0 || r.Sum != 0 {
+	m.Invalid(0, Rejected, 0)
+	if r := m.Read(Rejected, 0); r.Invalid != 4 || r.Buckets[1] != 0 || r.Sum != 0 {
 		t.Errorf("%+v", r)
 	}
 }
@@ -137,7 +137,7 @@ func TestObservingAllocatesNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := testing.AllocsPerRun(1000, func() { m.Observe(1, OK, 42) }); n != 0 {
+	if n := testing.AllocsPerRun(1000, func() { m.Observe(1, OK, 0, 42) }); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
 }
@@ -151,12 +151,12 @@ func TestConcurrentObservations(t *testing.T) {
 	for g := range 8 {
 		wg.Go(func() {
 			for range 1000 {
-				m.Observe(g%2, OK, 5)
+				m.Observe(g%2, OK, 0, 5)
 			}
 		})
 	}
 	wg.Wait()
-	if r := m.Read(OK); r.Buckets[0] != 8000 || r.Sum != 40000 {
+	if r := m.Read(OK, 0); r.Buckets[0] != 8000 || r.Sum != 40000 {
 		t.Errorf("%+v", r)
 	}
 }
@@ -181,12 +181,12 @@ func TestMetrics(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a.Observe(0, OK, 10)
-	a.Observe(1, OK, 15)
-	a.Observe(1, OK, 30)
-	a.Invalid(0, Rejected)
+	a.Observe(0, OK, 0, 10)
+	a.Observe(1, OK, 0, 15)
+	a.Observe(1, OK, 0, 30)
+	a.Invalid(0, Rejected, 0)
 	const want = `
-# HELP flux_meter What a flux meter of a policy measures, over the flows that it selects. Denied flows have flow_status Error.
+# HELP flux_meter What a flux meter of a policy measures, over the flows that it selects. Flows with an http_status_code of 400 and more, and denied ones, have flow_status Error.
 # TYPE flux_meter histogram
 flux_meter_bucket{decision_type="DECISION_TYPE_ACCEPTED",flow_status="Error",flux_meter_name="m",http_status_code="",policy_name="p",le="10"} 0
 flux_meter_bucket{decision_type="DECISION_TYPE_ACCEPTED",flow_status="Error",flux_meter_name="m",http_status_code="",policy_name="p",le="20"} 0
@@ -222,6 +222,74 @@ func BenchmarkObserve(b *testing.B) {
 	}
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
-		m.Observe(i&7, OK, float64(i&1023))
+		m.Observe(i&7, OK, 0, float64(i&1023))
+	}
+}
+
+// TestStatus: an HTTP status makes a series of its own and decides about success.
+func TestStatus(t *testing.T) {
+	m, err := New(spec(10), 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range []struct {
+		said   Outcome
+		status int
+		in     Outcome // the series it belongs to
+		label  int
+	}{
+		{OK, 0, OK, 0}, {Failed, 0, Failed, 0}, {OK, 200, OK, 200}, {Failed, 302, OK, 302}, {OK, 400, Failed, 400},
+		{OK, 100, OK, 100}, {Failed, 599, Failed, 599}, {OK, 99, OK, 0}, {Failed, 600, Failed, 0}, {OK, -1, OK, 0},
+		{Rejected, 429, Rejected, 429}, {Rejected, 200, Rejected, 200},
+	} {
+		before := m.Read(v.in, v.label)
+		m.Observe(1, v.said, v.status, 5)
+		m.Invalid(0, v.said, v.status)
+		after := m.Read(v.in, v.label)
+		if n := len(after.Buckets) - 1; after.Buckets[n] != before.Buckets[n]+1 || after.Invalid != before.Invalid+1 {
+			t.Errorf("outcome %d with status %d does not count as outcome %d, status %d", v.said, v.status, v.in, v.label)
+		}
+	}
+	all := m.ReadAll()
+	if len(all) != 3+7 || all[3].Status != 100 || all[9].Status != 599 {
+		t.Errorf("%d series: %+v", len(all), all)
+	}
+	if r := m.Read(OK, 404); r.Buckets[1] != 0 {
+		t.Errorf("a series that nobody made has %+v", r)
+	}
+}
+
+// TestStatusesAreBounded: whoever reports outcomes cannot make more than so many series, however many goroutines do
+// it at once, and no flow is lost.
+func TestStatusesAreBounded(t *testing.T) {
+	m, err := New(spec(10), 4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	for g := range 4 {
+		wg.Go(func() {
+			for status := 50; status < 700; status++ {
+				m.Observe(g, OK, status, 1)
+			}
+		})
+	}
+	wg.Wait()
+	all, flows := m.ReadAll(), uint64(0)
+	for _, r := range all {
+		flows += r.Buckets[1]
+	}
+	if len(all) != 3+MaxStatuses || flows != 4*650 {
+		t.Errorf("%d series with %d flows, want %d with %d", len(all), flows, 3+MaxStatuses, 4*650)
+	}
+	r := prometheus.NewPedanticRegistry()
+	if err := r.Register(collected{[]*Meter{m}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Gather(); err != nil {
+		t.Error(err)
+	}
+	if n := testing.AllocsPerRun(1000, func() { m.Observe(1, OK, 100, 42) }); n != 0 {
+		t.Errorf("observing allocates %v times", n)
 	}
 }
