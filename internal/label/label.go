@@ -34,7 +34,18 @@ const (
 	Exists           // the label Key is present
 	In               // the label Key is present and its value is one of Texts
 	Match            // the label Key is present and Regex finds a match in its value (unanchored)
+	Run              // Program says so
 )
+
+// Program is a condition that the other operators cannot say, compiled. Package cel below makes them. It may be
+// used by many goroutines, and is the only operator that may allocate.
+type Program interface {
+	// Keys are the labels it reads, each once. The caller must not change them.
+	Keys() []string
+	// Match tells whether a flow with these labels matches; slots are the places of Keys in v. What goes wrong
+	// in the program, such as reading an absent label, is no match.
+	Match(v Values, slots []int) bool
+}
 
 // Expr is a boolean expression over the labels of a flow. The zero Expr matches every flow.
 type Expr struct {
@@ -43,6 +54,8 @@ type Expr struct {
 	Texts []string
 	Regex *regexp.Regexp
 	Of    []Expr
+	// Program is set for Run only.
+	Program Program
 }
 
 // Equal matches flows whose label key has the value text.
@@ -66,6 +79,11 @@ func Negate(e Expr) Expr { return Expr{Op: Not, Of: []Expr{e}} }
 func (e Expr) Walk(f func(key string)) {
 	if e.Key != "" {
 		f(e.Key)
+	}
+	if e.Program != nil {
+		for _, key := range e.Program.Keys() {
+			f(key)
+		}
 	}
 	for _, sub := range e.Of {
 		sub.Walk(f)
@@ -95,13 +113,21 @@ type Predicate struct {
 	texts []string
 	regex *regexp.Regexp
 	of    []Predicate
+
+	program Program
+	slots   []int // of the keys of program
 }
 
 // Bind compiles the expression; slot maps a key to its place in Values.
 func (e Expr) Bind(slot func(key string) int) Predicate {
-	p := Predicate{op: e.Op, texts: slices.Clone(e.Texts), regex: e.Regex}
+	p := Predicate{op: e.Op, texts: slices.Clone(e.Texts), regex: e.Regex, program: e.Program}
 	if e.Key != "" {
 		p.slot = slot(e.Key)
+	}
+	if e.Program != nil {
+		for _, key := range e.Program.Keys() {
+			p.slots = append(p.slots, slot(key))
+		}
 	}
 	for _, sub := range e.Of {
 		p.of = append(p.of, sub.Bind(slot))
@@ -109,7 +135,7 @@ func (e Expr) Bind(slot func(key string) int) Predicate {
 	return p
 }
 
-// Match tells whether a flow with these labels matches. It does not allocate.
+// Match tells whether a flow with these labels matches. It does not allocate, apart from programs.
 func (p *Predicate) Match(v Values) bool {
 	switch p.op {
 	case True:
@@ -130,6 +156,8 @@ func (p *Predicate) Match(v Values) bool {
 		return false
 	case Not:
 		return !p.of[0].Match(v)
+	case Run:
+		return p.program.Match(v, p.slots)
 	}
 	if p.slot >= len(v) || !v[p.slot].Present {
 		return false
