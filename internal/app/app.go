@@ -279,7 +279,7 @@ func (p *parts) newServer() (*rpc.Server, error) {
 	config := rpc.ServerConfig{
 		Flow: rpc.NewFlowService(p.engine, nil), Observe: rpc.NewObserveService(p.engine, info),
 		Policy: rpc.NewPolicyService(p.catalog, p.runtime), Control: rpc.NewControlService(p.runtime, p.alerts),
-		Auth: p.access.auth, Metrics: metricsHandler(p.registry, p.log), Prometheus: prom, Doors: []rpc.Door{{RegisterGRPC: prom.RegisterOTLP}},
+		Auth: p.access.auth, Metrics: metricsHandler(p.registry, p.log), Prometheus: prom, Doors: append([]rpc.Door{{RegisterGRPC: prom.RegisterOTLP}}, p.doors()...),
 		TLS: encryption, AllowedOrigins: c.HTTP.AllowedOrigins, MaxConnections: int(c.Limits.MaxConnections),
 		Drain: p.engine.Close, ShutdownTimeout: c.ShutdownTimeout.Std(), Logger: p.log, Version: info.Version,
 	}
