@@ -56,6 +56,8 @@ type Engine struct {
 	mu       sync.Mutex                                    // serialises changes of limiters
 	limiters atomic.Pointer[map[ledger.LimiterID]*limiter] // copied on change; retired ones included
 	meters   map[meterKey]*meter.Meter                     // those of the snapshot
+	// classifiers are the counts of those of the snapshot.
+	classifiers map[classifierKey]*classifierCounts
 
 	points   sync.Map // name -> *pointStats
 	nPoints  atomic.Int64
@@ -91,7 +93,7 @@ func New(cfg Config) (*Engine, error) {
 	return e, nil
 }
 
-// Check tells whether Publish would take these limiters and flux meters.
+// Check tells whether Publish would take a set.
 func (e *Engine) Check(set Set) error {
 	limiters, meters := set.Limiters, set.Meters
 	seen := make(map[ledger.LimiterID]*LimiterSpec, len(limiters))
@@ -117,7 +119,7 @@ func (e *Engine) Check(set Set) error {
 			errs = append(errs, fmt.Errorf("policy %s: %w", s.Policy, err))
 		}
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, checkClassifiers(set.Classifiers)...)...)
 }
 
 func (s *LimiterSpec) validate() error {
@@ -142,33 +144,39 @@ func (s *LimiterSpec) validate() error {
 	return nil
 }
 
-// Publish puts a set of limiters and flux meters into force, replacing all before. Limiters whose id stays
-// keep their accounts and queues, and meters that stay the same their counts; flows that wait at a limiter
+// Publish puts a set of limiters, flux meters and classifiers into force, replacing all before. Limiters whose id
+// stays keep their accounts and queues, classifiers and meters that stay the same their counts; flows that wait at a limiter
 // that is gone go on waiting under its last rule. On an error nothing changes.
 func (e *Engine) Publish(set Set) error {
-	limiters, meters := set.Limiters, set.Meters
 	if err := e.Check(set); err != nil {
 		return err
 	}
 	var wakes sched.Wakes
 	e.mu.Lock()
-	err := e.publishLocked(limiters, meters, &wakes)
+	err := e.publishLocked(set, &wakes)
 	e.mu.Unlock()
 	wakes.Run()
 	return err
 }
 
-func (e *Engine) publishLocked(limiters []*LimiterSpec, meters []*MeterSpec, wakes *sched.Wakes) error {
-	running, err := e.metersLocked(meters)
+func (e *Engine) publishLocked(set Set, wakes *sched.Wakes) error {
+	running, err := e.metersLocked(set.Meters)
 	if err != nil {
 		return err
 	}
-	states, err := e.statesLocked(limiters, wakes)
+	states, err := e.statesLocked(set.Limiters, wakes)
 	if err != nil {
 		return err
 	}
-	p := publication{limiters: states, specs: meters, meters: running, stats: e.pointStats}
+	p := publication{
+		limiters: states, specs: set.Meters, meters: running, classifiers: e.classifiersLocked(set.Classifiers),
+		group: e.cfg.AgentGroup, stats: e.pointStats,
+	}
 	e.snapshot.Store(p.build())
+	e.classifiers = make(map[classifierKey]*classifierCounts, len(p.classifiers))
+	for _, c := range p.classifiers {
+		e.classifiers[c.spec.key()] = c.counts
+	}
 	e.meters = make(map[meterKey]*meter.Meter, len(running))
 	for _, m := range running {
 		e.meters[meterKey{m.Spec().Policy, m.Spec().Name}] = m

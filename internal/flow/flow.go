@@ -3,7 +3,7 @@
 // Package flow is the data plane: it decides one flow at a time.
 //
 // Policies are compiled into one immutable snapshot behind an atomic pointer: control point → selectors
-// → stages in a fixed order. A flow sees one snapshot from start to end. The first denial wins, and
+// → stages in a fixed order. Before them, classifiers make labels of what flows of HTTP requests carry. A flow sees one snapshot from start to end. The first denial wins, and
 // every stage passed before undoes what it charged, in reverse order, before the answer is given.
 // Limiters live as long as their id does, so that their counts and queues survive edits.
 //
@@ -46,7 +46,7 @@ type Request struct {
 	// admit it. Flows without it are sampled by load ramps just the same, but need none.
 	RampMode bool
 	// HTTP makes it an HTTP flow: labels are made of the request, those of Labels win over them, and classifiers
-	// look at it and win over both.
+	// look at it and win over both. It must not change while the flow is decided. Not with a Shape.
 	HTTP *classify.Request
 	// Cache asks for cached values; nil: none. Not with a Shape.
 	Cache *CacheQuery
@@ -94,6 +94,7 @@ type Flow struct {
 	point    *controlPoint
 	values   label.Values
 	services []string
+	class    *classification // nil: no classifier looked at the flow
 	bits     []uint64
 	started  limit.Instant
 	deadline limit.Instant // 0: none
@@ -226,14 +227,20 @@ func (f *Flow) resolve(r *Request) bool {
 	f.sizeTo(f.point)
 	for i, key := range f.point.keys {
 		text, ok := r.Labels[key]
+		if !ok && r.HTTP != nil {
+			text, ok = r.HTTP.Label(key)
+		}
 		f.values[i] = label.Value{Text: text, Present: ok}
+	}
+	if r.HTTP != nil && len(f.point.classifiers) > 0 {
+		f.classify(r)
 	}
 	return true
 }
 
 func (f *Flow) sizeTo(p *controlPoint) {
 	f.values = sized(f.values, len(p.keys))
-	f.bits = sized(f.bits, (len(p.stages)+len(p.gauges)+63)/64)
+	f.bits = sized(f.bits, (p.bits()+63)/64)
 	clear(f.bits)
 	f.next = 0
 }
@@ -260,6 +267,8 @@ func checkRequest(r *Request) string {
 		return "control_point is longer than 255 bytes"
 	case len(r.Labels) > MaxLabels:
 		return "more than 4096 labels"
+	case r.HTTP != nil && len(r.Labels)+len(r.HTTP.Headers) > MaxLabels:
+		return "more than 4096 labels and HTTP headers"
 	}
 	return ""
 }
@@ -268,7 +277,7 @@ func checkRequest(r *Request) string {
 func (f *Flow) run(now limit.Instant, wakes *sched.Wakes) (decided bool) {
 	p := f.point
 	if f.next == 0 {
-		p.match(f.values, f.services, f.bits)
+		p.late.match(f.values, f.services, f.bits)
 		if f.ramp && !p.rampIn(f.bits) {
 			f.deny(NotSampled, nil, now, wakes)
 			return true
@@ -328,7 +337,7 @@ func (f *Flow) decide(st *stage, now limit.Instant, wakes *sched.Wakes) stageRes
 		key = shorten(v.Text)
 	}
 	if spec.Kind.schedules() {
-		f.stageTokens = st.classify(f, now)
+		f.stageTokens = st.assign(f, now)
 	}
 	if !f.cost(st) {
 		if !spec.PassThrough || l.load == nil {
@@ -610,6 +619,10 @@ func (f *Flow) Free() {
 	f.deadline, f.next, f.Tag, f.cancelled, f.counted = 0, 0, 0, false, false
 	if f.waiter.Resumer != nil {
 		f.waiter = sched.Waiter{}
+	}
+	if f.class != nil {
+		f.class.free()
+		f.class = nil
 	}
 	e.pool.Put(f)
 }

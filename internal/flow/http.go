@@ -7,36 +7,12 @@ import (
 	"github.com/sluice-project/sluice/internal/label"
 )
 
-// ClassifierSpec is one classifier of one policy, compiled. It does not change after it was published.
-type ClassifierSpec struct {
-	// Policy, Hash and Index name the classifier for people.
-	Policy, Hash string
-	Index        int
-	// Selectors say which HTTP flows it looks at, by their labels before classification.
-	Selectors []Selector
-	// Rules make the labels.
-	Rules classify.Ruleset
-}
-
-// ClassifierResult tells how one classifier that looked at a flow did; Err is nil when it did well.
-type ClassifierResult struct {
-	Classifier *ClassifierSpec
-	Err        *classify.Error
-}
-
 // Set is everything that Publish puts into force.
 type Set struct {
 	Limiters    []*LimiterSpec
 	Meters      []*MeterSpec
 	Classifiers []*ClassifierSpec
 }
-
-// Derived are the labels that classifiers made, in the order of classifiers; the last one of a key counts. It is
-// valid until the flow is freed.
-func (f *Flow) Derived() []classify.Label { return nil }
-
-// Classifiers tells how the classifiers did that looked at the flow. It is valid until the flow is freed.
-func (f *Flow) Classifiers() []ClassifierResult { return nil }
 
 // CacheQuery asks for values while a flow is decided.
 type CacheQuery struct {

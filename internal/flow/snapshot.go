@@ -17,22 +17,35 @@ import (
 type snapshot struct {
 	points map[string]*controlPoint
 	states []*limiter
-	byRef  map[setpoint.Ref]*limiter
-	meters []*meter.Meter
-	byID   map[uint32]*meter.Meter
+	// classifiers in force, in the order of running.
+	classifiers []classifier
+	byRef       map[setpoint.Ref]*limiter
+	meters      []*meter.Meter
+	byID        map[uint32]*meter.Meter
 }
 
 // controlPoint holds the stages of one control point and what finds the ones that apply to a flow.
 type controlPoint struct {
 	name  string
 	stats *pointStats
-	keys  []string // label keys that anything here reads; the index is the slot
-	// Selectors with an equality are found by it; the others are tried one by one.
+	keys  []string       // label keys that anything here reads; the index is the slot
+	slots map[string]int // of keys
+	early matcher        // finds the classifiers that look at a flow
+	late  matcher        // finds the stages and flux meters that apply to it
+
+	classifiers []classifier // in the order of running
+	stages      []stage      // in the order of deciding
+	ramps       int          // how many of them, at the beginning, admit flows in ramp mode
+	gauges      []gauge      // flux meters; selected by the bits that follow those of the stages
+}
+
+// bits is how many a flow needs.
+func (p *controlPoint) bits() int { return max(len(p.classifiers), len(p.stages)+len(p.gauges)) }
+
+// matcher finds what selects a flow. Selectors with an equality are found by it; the others are tried one by one.
+type matcher struct {
 	indexed []equality
 	always  []selector
-	stages  []stage // in the order of deciding
-	ramps   int     // how many of them, at the beginning, admit flows in ramp mode
-	gauges  []gauge // flux meters; selected by the bits that follow those of the stages
 }
 
 // equality finds selectors by the value of one label.
@@ -44,7 +57,7 @@ type equality struct {
 type selector struct {
 	service string
 	match   label.Predicate
-	bit     int // of the stage, or of the flux meter after the last stage
+	bit     int // of the classifier or the stage, or of the flux meter after the last stage
 }
 
 // stage is one limiter as seen from one control point: labels have become slots.
@@ -71,13 +84,16 @@ type publication struct {
 	limiters []*limiter
 	specs    []*MeterSpec
 	meters   []*meter.Meter // of specs
-	stats    func(point string) *pointStats
+	// classifiers in the order of running.
+	classifiers []classifier
+	group       string // of this server; "": every one
+	stats       func(point string) *pointStats
 }
 
 // build makes the snapshot. REQUIRES Engine.mu, for limiter.published.
 func (p *publication) build() *snapshot {
 	snap := &snapshot{
-		points: make(map[string]*controlPoint), states: p.limiters, meters: p.meters,
+		points: make(map[string]*controlPoint), states: p.limiters, meters: p.meters, classifiers: p.classifiers,
 		byRef: make(map[setpoint.Ref]*limiter, len(p.limiters)), byID: make(map[uint32]*meter.Meter, len(p.meters)),
 	}
 	p.limiters = slices.Clone(p.limiters)
@@ -86,17 +102,23 @@ func (p *publication) build() *snapshot {
 		return cmp.Or(cmp.Compare(x.rank(), y.rank()), cmp.Compare(x.Policy, y.Policy), compareIDs(x.Component, y.Component))
 	})
 	names := make(map[string]bool)
+	add := func(list []Selector) {
+		for i := range list {
+			if p.ours(&list[i]) {
+				names[list[i].ControlPoint] = true
+			}
+		}
+	}
 	for _, l := range p.limiters {
 		snap.byRef[setpoint.Ref{Policy: l.published.Policy, Component: l.published.Component}] = l
-		for _, sel := range l.published.Selectors {
-			names[sel.ControlPoint] = true
-		}
+		add(l.published.Selectors)
 	}
 	for i, s := range p.specs {
 		snap.byID[s.ID()] = p.meters[i]
-		for _, sel := range s.Selectors {
-			names[sel.ControlPoint] = true
-		}
+		add(s.Selectors)
+	}
+	for _, c := range p.classifiers {
+		add(c.spec.Selectors)
 	}
 	for name := range maps.Keys(names) {
 		snap.points[name] = p.point(name)
@@ -109,46 +131,57 @@ func compareIDs(a, b string) int {
 	return cmp.Or(cmp.Compare(len(a), len(b)), cmp.Compare(a, b))
 }
 
+// ours tells whether a selector is for the group of this server.
+func (p *publication) ours(s *Selector) bool {
+	return p.group == "" || s.AgentGroup == "" || s.AgentGroup == p.group
+}
+
+// selects tells whether one of the selectors is for a control point of this server.
+func (p *publication) selects(list []Selector, point string) bool {
+	return slices.ContainsFunc(list, func(s Selector) bool { return s.ControlPoint == point && p.ours(&s) })
+}
+
 // pointBuilder numbers the labels that a control point reads.
 type pointBuilder struct {
 	*controlPoint
-	slots   map[string]int
-	byValue map[int]int // slot -> index in indexed
+	from *publication
 }
 
 func (p *publication) point(name string) *controlPoint {
-	b := pointBuilder{&controlPoint{name: name, stats: p.stats(name)}, make(map[string]int), make(map[int]int)}
-	var specs []*LimiterSpec
+	b := pointBuilder{&controlPoint{name: name, stats: p.stats(name), slots: make(map[string]int)}, p}
+	for _, c := range p.classifiers {
+		if p.selects(c.spec.Selectors, name) {
+			b.classifiers = append(b.classifiers, c)
+		}
+	}
+	early := b.matcher(&b.early)
+	for i, c := range b.classifiers {
+		early.add(c.spec.Selectors, i)
+	}
+	late := b.matcher(&b.late)
 	for _, l := range p.limiters {
 		spec := l.published
-		if !selects(spec.Selectors, name) {
+		if !p.selects(spec.Selectors, name) {
 			continue
 		}
 		if spec.ramp() {
 			b.ramps++
 		}
+		late.add(spec.Selectors, len(b.stages))
 		b.stages = append(b.stages, buildStage(l, spec, b.slot))
-		specs = append(specs, spec)
-	}
-	for i, spec := range specs {
-		b.addSelectors(spec.Selectors, i)
 	}
 	for i, spec := range p.specs {
-		if !selects(spec.Selectors, name) {
+		if !p.selects(spec.Selectors, name) {
 			continue
 		}
 		g := gauge{meter: p.meters[i], id: spec.ID(), what: attributeOf(spec.Attribute), slot: noSlot}
 		if g.what == attributeLabel {
 			g.slot = b.slot(spec.Attribute)
 		}
+		late.add(spec.Selectors, len(b.stages)+len(b.gauges))
 		b.gauges = append(b.gauges, g)
-		b.addSelectors(spec.Selectors, len(b.stages)+len(b.gauges)-1)
 	}
 	return b.controlPoint
-}
-
-func selects(list []Selector, point string) bool {
-	return slices.ContainsFunc(list, func(s Selector) bool { return s.ControlPoint == point })
 }
 
 func (b *pointBuilder) slot(key string) int {
@@ -160,25 +193,38 @@ func (b *pointBuilder) slot(key string) int {
 	return b.slots[key]
 }
 
-// addSelectors makes flows that any of the selectors matches set a bit.
-func (b *pointBuilder) addSelectors(list []Selector, bit int) {
-	for _, sel := range list {
-		if sel.ControlPoint != b.name {
+// matcherBuilder fills a matcher.
+type matcherBuilder struct {
+	*pointBuilder
+	into   *matcher
+	bySlot map[int]int // slot -> index in indexed
+}
+
+func (b *pointBuilder) matcher(into *matcher) matcherBuilder {
+	return matcherBuilder{b, into, make(map[int]int)}
+}
+
+// add makes flows that any of the selectors matches set a bit.
+func (b *matcherBuilder) add(list []Selector, bit int) {
+	for i := range list {
+		sel := &list[i]
+		if sel.ControlPoint != b.name || !b.from.ours(sel) {
 			continue
 		}
 		s := selector{service: sel.Service, match: sel.Match.Bind(b.slot), bit: bit}
 		key, text, ok := sel.Match.Required()
 		if !ok {
-			b.always = append(b.always, s)
+			b.into.always = append(b.into.always, s)
 			continue
 		}
-		at, ok := b.byValue[b.slot(key)]
+		slot := b.slot(key)
+		at, ok := b.bySlot[slot]
 		if !ok {
-			at = len(b.indexed)
-			b.byValue[b.slot(key)] = at
-			b.indexed = append(b.indexed, equality{b.slot(key), make(map[string][]selector)})
+			at = len(b.into.indexed)
+			b.bySlot[slot] = at
+			b.into.indexed = append(b.into.indexed, equality{slot, make(map[string][]selector)})
 		}
-		b.indexed[at].byValue[text] = append(b.indexed[at].byValue[text], s)
+		b.into.indexed[at].byValue[text] = append(b.into.indexed[at].byValue[text], s)
 	}
 }
 
@@ -205,13 +251,13 @@ func buildStage(l *limiter, spec *LimiterSpec, slot func(string) int) stage {
 	return st
 }
 
-// match marks the stages and flux meters that apply to a flow in the bit set.
-func (p *controlPoint) match(v label.Values, services []string, bits []uint64) {
-	for i := range p.always {
-		p.always[i].mark(v, services, bits)
+// match marks what selects a flow in the bit set.
+func (m *matcher) match(v label.Values, services []string, bits []uint64) {
+	for i := range m.always {
+		m.always[i].mark(v, services, bits)
 	}
-	for i := range p.indexed {
-		e := &p.indexed[i]
+	for i := range m.indexed {
+		e := &m.indexed[i]
 		if !v[e.slot].Present {
 			continue
 		}
@@ -247,9 +293,9 @@ func (p *controlPoint) rampIn(bits []uint64) bool {
 	return false
 }
 
-// classify finds the workload of a flow at a scheduling stage and fills in the waiter. It returns what the
+// assign finds the workload of a flow at a scheduling stage and fills in the waiter. It returns what the
 // flow costs if it does not say so itself.
-func (st *stage) classify(f *Flow, now limit.Instant) (tokens float64) {
+func (st *stage) assign(f *Flow, now limit.Instant) (tokens float64) {
 	w := &f.waiter
 	in := &st.fallback
 	for i := range st.workloads {
