@@ -87,7 +87,3 @@ func (e *Engine) Tap(point, service string, match label.Expr, limit int, seen fu
 // RateLimit (draft-ietf-httpapi-ratelimit-headers-10), and for denials that a retry helps, Retry-After. It reads
 // Decisions, so ask for them with Request.Explain.
 func (v *Verdict) RateLimitHeaders(set func(name, value string)) {}
-
-// ReleaseToken frees the slots that a flow holds, and nothing else: the flow can still be ended with EndToken,
-// which then counts how it went. The error is ErrInvalidToken.
-func (e *Engine) ReleaseToken(token []byte) (EndResult, error) { return e.EndToken(token, &Outcome{}) }

@@ -179,58 +179,106 @@ func (r EndResult) String() string {
 
 // EndToken ends a flow by its token. The error is ErrInvalidToken.
 func (e *Engine) EndToken(token []byte, o *Outcome) (EndResult, error) {
-	if len(token) < nonceSize+1 || len(token) > maxTokenSize {
+	var t openToken
+	if !e.open(token, &t) {
 		return 0, ErrInvalidToken
 	}
-	var buf [512]byte
-	plain, err := e.sealer.Open(buf[:0], token[:nonceSize], token[nonceSize:], nil)
-	if err != nil {
-		return 0, ErrInvalidToken
-	}
-	r := tokenReader{b: plain}
-	version := r.byte()
-	if version != 1 && version != tokenVersion {
-		return 0, ErrInvalidToken
-	}
-	started := limit.Instant(r.uint64())
-	waited := time.Duration(r.uint64())
-	snap := e.snapshot.Load()
-	stats := e.pointFor(snap, r.string()).stats
-	var inline [inlineCharges]charge
-	charges := inline[:0]
-	slots := false
-	for range r.byte() {
-		c, l := e.readCharge(&r)
-		if l {
-			charges = append(charges, c)
-		}
-		slots = slots || c.slot != 0
-	}
-	var read []reading
-	if version > 1 {
-		read = readReadings(&r, snap)
-	}
-	if r.short {
-		return 0, ErrInvalidToken
-	}
-	if !e.endedSet.add([nonceSize]byte(token)) {
+	done := e.endedSet.add(t.id, flowEnded)
+	if done&flowEnded != 0 {
 		return AlreadyEnded, nil
 	}
 	// What was ended before this process started is not known any more. Slots tell for themselves; costs
 	// of older flows are corrected upwards only, so that replaying a token cannot refill a bucket.
-	if started < e.endedSet.since(limit.At(e.opened)) {
-		o.dropRefunds(charges)
+	if t.started < e.endedSet.since(limit.At(e.opened)) {
+		o.dropRefunds(t.charges)
+	}
+	slots := false
+	for i := range t.charges {
+		c := &t.charges[i]
+		if c.slot != 0 && done&flowReleased != 0 {
+			c.flags |= chargeEmpty // whoever released it has given it back
+		}
+		slots = slots || c.slot != 0
 	}
 	wakes := wakesPool.Get().(*Wakes)
 	defer wakesPool.Put(wakes)
 	h := holding{
-		stats: stats, charges: charges, started: started, waited: waited,
-		stripe: int(token[nonceSize-1]) & (stripes - 1), read: read,
+		stats: t.stats, charges: t.charges, started: t.started, waited: t.waited, stripe: t.stripe(), read: t.read,
 	}
 	if !e.end(&h, o, wakes) && slots {
 		return Expired, nil
 	}
 	return Ended, nil
+}
+
+// ReleaseToken frees the slots that a flow holds, and nothing else: the flow can still be ended with EndToken,
+// which then counts how it went. The result is Ended also if the flow holds no slots, and AlreadyEnded if it was
+// released or ended before. The error is ErrInvalidToken.
+func (e *Engine) ReleaseToken(token []byte) (EndResult, error) {
+	var t openToken
+	if !e.open(token, &t) {
+		return 0, ErrInvalidToken
+	}
+	if e.endedSet.add(t.id, flowReleased) != 0 {
+		return AlreadyEnded, nil
+	}
+	now := e.authority.Now()
+	held := max(0, now.Sub(t.started)-t.waited)
+	wakes := wakesPool.Get().(*Wakes)
+	defer wakesPool.Put(wakes)
+	result := Ended
+	for i := len(t.charges) - 1; i >= 0; i-- {
+		if c := &t.charges[i]; c.slot != 0 && !c.limiter.settle(c, 0, false, held, now, wakes) {
+			result = Expired
+		}
+	}
+	wakes.Run()
+	return result, nil
+}
+
+// openToken is what a token says.
+type openToken struct {
+	id      [nonceSize]byte
+	started limit.Instant
+	waited  time.Duration
+	stats   *pointStats
+	charges []charge // of limiters that are still there
+	read    []reading
+	inline  [inlineCharges]charge
+}
+
+func (t *openToken) stripe() int { return int(t.id[nonceSize-1]) & (stripes - 1) }
+
+// open reads a token. It returns false for one that is not ours.
+func (e *Engine) open(token []byte, t *openToken) bool {
+	if len(token) < nonceSize+1 || len(token) > maxTokenSize {
+		return false
+	}
+	var buf [512]byte
+	plain, err := e.sealer.Open(buf[:0], token[:nonceSize], token[nonceSize:], nil)
+	if err != nil {
+		return false
+	}
+	r := tokenReader{b: plain}
+	version := r.byte()
+	if version != 1 && version != tokenVersion {
+		return false
+	}
+	t.id = [nonceSize]byte(token)
+	t.started = limit.Instant(r.uint64())
+	t.waited = time.Duration(r.uint64())
+	snap := e.snapshot.Load()
+	t.stats = e.pointFor(snap, r.string()).stats
+	t.charges = t.inline[:0]
+	for range r.byte() {
+		if c, ok := e.readCharge(&r); ok {
+			t.charges = append(t.charges, c)
+		}
+	}
+	if version > 1 {
+		t.read = readReadings(&r, snap)
+	}
+	return !r.short
 }
 
 // wakesPool holds empty Wakes: they escape to the heap.
@@ -313,27 +361,38 @@ func (r *tokenReader) uint64() uint64 { return binary.LittleEndian.Uint64(r.take
 func (r *tokenReader) uint32() uint32 { return binary.LittleEndian.Uint32(r.take(4)) }
 func (r *tokenReader) string() string { return string(r.take(int(r.byte()))) }
 
-// endedSet remembers which flows were ended by token, so that a second End changes nothing. It keeps two
-// generations and forgets the older one when the newer is full: memory is bounded, and since tells from
+// endedSet remembers which flows were released or ended by token, so that a second call changes nothing. It keeps
+// two generations and forgets the older one when the newer is full: memory is bounded, and since tells from
 // which start time on it knows everything.
 type endedSet struct {
 	mu        sync.Mutex
-	now, then map[[nonceSize]byte]struct{}
+	now, then map[[nonceSize]byte]flowState
 	forgotAt  limit.Instant // flows started before may have been forgotten
 	turnedAt  time.Time
 }
 
+// flowState is what was done to a flow by token.
+type flowState uint8
+
+const (
+	flowReleased flowState = 1 << iota // its slots were freed
+	flowEnded
+)
+
 // endedGeneration is the size of a generation: about 40 MB for both when full.
 const endedGeneration = 1 << 19
 
-func (s *endedSet) add(id [nonceSize]byte) bool {
+// add remembers what is done to a flow and returns what was done to it before.
+func (s *endedSet) add(id [nonceSize]byte, state flowState) (before flowState) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, dup := s.now[id]; dup {
-		return false
+	if before, ok := s.now[id]; ok {
+		s.now[id] = before | state
+		return before
 	}
-	if _, dup := s.then[id]; dup {
-		return false
+	if before, ok := s.then[id]; ok {
+		s.then[id] = before | state
+		return before
 	}
 	if len(s.now) >= endedGeneration {
 		if s.then != nil {
@@ -342,10 +401,10 @@ func (s *endedSet) add(id [nonceSize]byte) bool {
 		s.now, s.then, s.turnedAt = nil, s.now, time.Now()
 	}
 	if s.now == nil {
-		s.now = make(map[[nonceSize]byte]struct{})
+		s.now = make(map[[nonceSize]byte]flowState)
 	}
-	s.now[id] = struct{}{}
-	return true
+	s.now[id] = state
+	return 0
 }
 
 func (s *endedSet) since(opened limit.Instant) limit.Instant {
