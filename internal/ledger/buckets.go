@@ -51,11 +51,16 @@ func (r *bucketRules) catchUp(b *limit.Bucket) {
 // replaced returns the rules after a change, or nil when buckets have to be visited: only in a bucket that
 // fills steadily does FilledAt tell under which rules it has been.
 func (r *bucketRules) replaced(rule *limit.BucketRule, now limit.Instant) *bucketRules {
-	steady := r.Continuous && rule.Continuous && !r.DelayInitialFill && !rule.DelayInitialFill
+	steady := steady(&r.BucketRule) && steady(rule)
 	if !steady || r.depth >= maxRules || now < r.ripe {
 		return nil
 	}
 	return &bucketRules{BucketRule: *rule, since: max(now, r.since), older: r, depth: r.depth + 1, ripe: r.ripe}
+}
+
+// steady tells whether a bucket under the rule fills from now on, all the time.
+func steady(r *limit.BucketRule) bool {
+	return r.Continuous && !r.DelayInitialFill && !r.FixedWindow
 }
 
 // alone are the rules once every bucket has caught up.
@@ -185,7 +190,7 @@ func (b *memoryBuckets) Take(_ context.Context, key string, n float64, now limit
 	i, _ := m.findLocked(s, h, typBucket, b.id, key)
 	if i == noRecord {
 		rule := b.rules[s.number]
-		if n > rule.Capacity || !limit.ValidTokens(n) { // do not create accounts for what can never be
+		if n > rule.Capacity && !rule.CountRefused || !limit.ValidTokens(n) { // do not create accounts for what can never be
 			s.mu.Unlock()
 			return Charge{Wait: limit.Never, Remaining: rule.Capacity, Limit: rule.Capacity}, nil
 		}

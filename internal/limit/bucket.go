@@ -23,12 +23,22 @@ type BucketRule struct {
 	// begins one time-to-fill after the first take from a full bucket, so that the first interval does
 	// not admit capacity plus fill. It re-arms when the bucket is full again and the delay is over.
 	DelayInitialFill bool
+	// FixedWindow makes the bucket full at the start of every interval, whatever was charged before.
+	// Intervals are counted from the Unix epoch, so that those that divide a day begin with it, in UTC.
+	// FillAmount, Continuous and DelayInitialFill do not count then.
+	FixedWindow bool
+	// CountRefused charges a take that is refused as well, so that it spoils the rest of the window. Only
+	// with FixedWindow: a debt of any other bucket would outlive the burst that made it.
+	CountRefused bool
 }
 
-// TimeToFill is how long an empty bucket takes to become full; Never when it does not fill.
+// TimeToFill is how long an empty bucket takes to become full, at most; Never when it does not fill.
 func (r *BucketRule) TimeToFill() time.Duration {
 	if r.Capacity <= 0 {
 		return 0
+	}
+	if r.FixedWindow {
+		return r.Interval
 	}
 	if r.FillAmount <= 0 {
 		return Never
@@ -39,6 +49,36 @@ func (r *BucketRule) TimeToFill() time.Duration {
 	}
 	return duration(intervals * float64(r.Interval))
 }
+
+// FullIn is how long a bucket with this level now takes to become full if nobody takes anything; Never
+// when it does not fill.
+func (r *BucketRule) FullIn(level float64, now Instant) time.Duration {
+	switch {
+	case level >= r.Capacity:
+		return 0
+	case r.FixedWindow:
+		return r.window(now).Add(r.Interval).Sub(now)
+	case r.FillAmount <= 0:
+		return Never
+	}
+	intervals := (r.Capacity - level) / r.FillAmount
+	if !r.Continuous {
+		intervals = math.Ceil(intervals)
+	}
+	return duration(intervals * float64(r.Interval))
+}
+
+// window is when the interval began that an instant lies in.
+func (r *BucketRule) window(now Instant) Instant {
+	into := now % Instant(r.Interval)
+	if into < 0 {
+		into += Instant(r.Interval)
+	}
+	return now.Add(-time.Duration(into))
+}
+
+// counts tells whether refused takes are charged.
+func (r *BucketRule) counts() bool { return r.FixedWindow && r.CountRefused }
 
 // Bucket is the state of one token bucket. The zero Bucket has never been used and is full.
 type Bucket struct {
@@ -79,6 +119,12 @@ func (b *Bucket) level(r *BucketRule, now Instant) (float64, Instant) {
 	if dt <= 0 {
 		return min(b.Available, r.Capacity), b.FilledAt
 	}
+	if r.FixedWindow {
+		if start := r.window(now); start > b.FilledAt {
+			return r.Capacity, start
+		}
+		return min(b.Available, r.Capacity), b.FilledAt
+	}
 	if r.Continuous {
 		fill := r.FillAmount * (float64(dt) / float64(r.Interval))
 		return min(b.Available+fill, r.Capacity), now
@@ -117,11 +163,15 @@ func (b *Bucket) Take(r *BucketRule, now Instant, n float64) (wait time.Duration
 		b.charge(r, now, have, at, n)
 		return 0, true
 	}
-	return b.wait(r, now, have, at, n), false
+	wait = b.wait(r, now, have, at, n)
+	if r.counts() {
+		b.Available, b.FilledAt = max(have-n, -maxDebt), used(at)
+	}
+	return wait, false
 }
 
 func (b *Bucket) charge(r *BucketRule, now Instant, have float64, at Instant, n float64) {
-	if r.DelayInitialFill && n > 0 && have >= r.Capacity && at <= now && r.FillAmount > 0 {
+	if r.DelayInitialFill && !r.FixedWindow && n > 0 && have >= r.Capacity && at <= now && r.FillAmount > 0 {
 		at = now.Add(r.TimeToFill())
 		if !r.Continuous {
 			at = at.Add(-r.Interval) // the first whole interval ends when the delay does
@@ -138,6 +188,9 @@ func (b *Bucket) Wait(r *BucketRule, now Instant, n float64) time.Duration {
 }
 
 func (b *Bucket) wait(r *BucketRule, now Instant, have float64, at Instant, n float64) time.Duration {
+	if r.FixedWindow && n <= r.Capacity {
+		return r.window(now).Add(r.Interval).Sub(now)
+	}
 	if n > r.Capacity || r.FillAmount <= 0 {
 		return Never
 	}
@@ -177,9 +230,12 @@ func (b *Bucket) Rebase(old, rule *BucketRule, now Instant) {
 		return
 	}
 	have, at := b.level(old, now)
-	if passed := now.Sub(at); passed > 0 && !old.Continuous {
+	if old.FixedWindow && rule.FixedWindow {
+		have += rule.Capacity - old.Capacity // what counts in a window is how much was used
+	}
+	if passed := now.Sub(at); passed > 0 && (!old.Continuous || old.FixedWindow) {
 		at = now
-		if !rule.Continuous {
+		if !rule.Continuous && !rule.FixedWindow && !old.FixedWindow {
 			part := float64(passed) / float64(old.Interval)
 			at = now.Add(-min(rule.Interval, time.Duration(part*float64(rule.Interval))))
 		}

@@ -255,18 +255,18 @@ func TestBucketExtremes(t *testing.T) {
 			{at: t0, take: -100, wait: Never, left: 3},
 			{at: t0, take: 5e-324, ok: true, left: 3},
 		}},
-		{"huge capacity and fill", BucketRule{MaxTokens, MaxTokens, time.Nanosecond, true, false}, []step{
+		{"huge capacity and fill", BucketRule{MaxTokens, MaxTokens, time.Nanosecond, true, false, false, false}, []step{
 			{at: t0, take: MaxTokens, ok: true, left: 0},
 			{at: t0, take: MaxTokens, wait: 1, left: 0},
 			{at: t0 + 1, take: MaxTokens, ok: true, left: 0},
 			{at: math.MaxInt64, take: 1, ok: true, left: MaxTokens - 1},
 		}},
-		{"huge fill into a small bucket", BucketRule{1, MaxTokens, time.Hour, false, false}, []step{
+		{"huge fill into a small bucket", BucketRule{1, MaxTokens, time.Hour, false, false, false, false}, []step{
 			{at: t0, take: 0.5, ok: true, left: 0.5},
 			{at: t0, take: 1, wait: time.Hour, left: 0.5}, // never "now" for a refusal
 			{at: t0 + 3600_000*ms, take: 1, ok: true, left: 0},
 		}},
-		{"slower than time itself", BucketRule{MaxTokens, 1e-300, time.Hour, true, true}, []step{
+		{"slower than time itself", BucketRule{MaxTokens, 1e-300, time.Hour, true, true, false, false}, []step{
 			{at: t0, take: MaxTokens, ok: true, left: 0},
 			{at: t9, take: 1, wait: Never, left: 0},
 		}},
@@ -356,13 +356,15 @@ func TestBucketFull(t *testing.T) {
 // longer than that nanosecond.
 func TestWaitIsExact(t *testing.T) {
 	rules := []BucketRule{
-		{100, 3, time.Second, true, false},
-		{100, 3, time.Second, false, false},
-		{1e6, 1e6 / 3, time.Minute, true, true},
-		{0.3, 0.1, 7 * time.Millisecond, false, true},
-		{1e12, 1e3, time.Nanosecond, true, false},
-		{1, 1e-3, 13 * time.Hour, true, false},
-		{1, 1e12, time.Second, false, false},
+		{100, 3, time.Second, true, false, false, false},
+		{100, 3, time.Second, false, false, false, false},
+		{1e6, 1e6 / 3, time.Minute, true, true, false, false},
+		{0.3, 0.1, 7 * time.Millisecond, false, true, false, false},
+		{1e12, 1e3, time.Nanosecond, true, false, false, false},
+		{1, 1e-3, 13 * time.Hour, true, false, false, false},
+		{1, 1e12, time.Second, false, false, false, false},
+		{100, 100, time.Minute, true, false, true, false},
+		{100, 1, 13 * time.Hour, false, false, true, false},
 	}
 	for _, r := range rules {
 		for i := range 1000 {

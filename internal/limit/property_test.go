@@ -166,13 +166,14 @@ func TestLongRunDrift(t *testing.T) {
 }
 
 func FuzzBucket(f *testing.F) {
-	f.Add(5.0, 2.0, int64(time.Second), true, false, 1.0, -3.0, int64(1), int64(5))
-	f.Add(1e308, math.MaxFloat64, int64(1), false, true, math.NaN(), math.Inf(1), int64(-1), int64(math.MaxInt64))
-	f.Fuzz(func(t *testing.T, capacity, fill float64, interval int64, continuous, delay bool, n, back float64, a, b int64) {
+	f.Add(5.0, 2.0, int64(time.Second), true, false, uint8(0), 1.0, -3.0, int64(1), int64(5))
+	f.Add(5.0, 5.0, int64(time.Minute), true, false, uint8(3), 6.0, -3.0, int64(math.MinInt64), int64(5))
+	f.Add(1e308, math.MaxFloat64, int64(1), false, true, uint8(1), math.NaN(), math.Inf(1), int64(-1), int64(math.MaxInt64))
+	f.Fuzz(func(t *testing.T, capacity, fill float64, interval int64, continuous, delay bool, window uint8, n, back float64, a, b int64) {
 		if !ValidTokens(capacity) || !ValidTokens(fill) || interval <= 0 {
 			t.Skip()
 		}
-		rule := BucketRule{capacity, fill, time.Duration(interval), continuous, delay}
+		rule := BucketRule{capacity, fill, time.Duration(interval), continuous, delay, window&1 != 0, window&2 != 0}
 		var bucket Bucket
 		for _, at := range []int64{a, b, a} {
 			wait, ok := bucket.Take(&rule, Instant(at), n)

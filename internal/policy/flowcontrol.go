@@ -89,6 +89,21 @@ type RateLimiterParameters struct {
 	LazySync LazySync `json:"lazy_sync"`
 	// Do not add tokens to a bucket that was full before the time has passed that filling it would take.
 	DelayInitialFill bool `json:"delay_initial_fill" default:"false"`
+	// Count in fixed windows: a bucket is full at the start of every interval, counted from 1970 in UTC, so
+	// that 24h begins at midnight. fill_amount, continuous_fill and delay_initial_fill then have no effect.
+	FixedWindow bool `json:"fixed_window,omitempty"`
+	// Count the tokens of denied flows as well, so that a flow that is too large spoils the rest of the window.
+	// Only in a rate_limiter, and with fixed_window.
+	CountDenied bool `json:"count_denied,omitempty"`
+}
+
+var _ strict.Checker = (*RateLimiterParameters)(nil)
+
+// Check refuses to count denied flows where that would make a debt for ever.
+func (p *RateLimiterParameters) Check(at strict.Place) {
+	if p.CountDenied && !p.FixedWindow {
+		at.Field("count_denied").Refuse(fielderr.Error{Got: "true without fixed_window", Want: "fixed_window: true beside it"})
+	}
 }
 
 // LimitBy is the label that tells flows apart, under its new or its old name; "" when there is none.
@@ -133,6 +148,17 @@ type QuotaScheduler struct {
 	Scheduler Scheduler `json:"scheduler"`
 	// Numbers the scheduler produces.
 	OutPorts LimiterOuts `json:"out_ports,omitzero"`
+}
+
+var _ strict.Checker = (*QuotaScheduler)(nil)
+
+// Check refuses to count denied flows: a flow that waits is not denied, and would be counted again and again.
+func (q *QuotaScheduler) Check(at strict.Place) {
+	if q.RateLimiter.CountDenied {
+		at.Field("rate_limiter").Field("count_denied").Refuse(fielderr.Error{
+			Got: "true in a quota_scheduler", Want: "false, or a rate_limiter",
+		})
+	}
 }
 
 // ConcurrencyLimiter admits flows while slots are free, one set of slots per value of a label, and denies

@@ -80,6 +80,10 @@ var problems = map[string][]string{
 	"evaluation-interval-long.yaml": {
 		`2:24: circuit.evaluation_interval: got text "1h1s", want at most 1h`,
 	},
+	"fixed-window.yaml": {
+		`6:53: circuit.components[0].flow_control.rate_limiter.parameters.count_denied: got true without fixed_window, want fixed_window: true beside it`,
+		`11:75: circuit.components[1].flow_control.quota_scheduler.rate_limiter.count_denied: got true in a quota_scheduler, want false, or a rate_limiter`,
+	},
 	"flow-control-none.yaml": {
 		`3:7: circuit.components[0].flow_control: got none, want one of quota_scheduler, rate_limiter, load_scheduler, adaptive_load_scheduler, sampler, load_ramp, aimd_load_scheduler, range_driven_load_scheduler, aiad_load_scheduler, concurrency_limiter, concurrency_scheduler, adaptive_concurrency_scheduler`,
 		`4:7: circuit.components[1].query: got none, want one of promql`,
