@@ -98,7 +98,8 @@ func Eventually(t testing.TB, f func() error) {
 func AwaitPort(t testing.TB, address string) {
 	t.Helper()
 	Eventually(t, func() error {
-		conn, err := net.DialTimeout("tcp", address, time.Second)
+		d := net.Dialer{Timeout: time.Second}
+		conn, err := d.DialContext(t.Context(), "tcp", address)
 		if err == nil {
 			_ = conn.Close()
 		}

@@ -4,6 +4,7 @@ package doorstest
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -33,7 +34,8 @@ const maxLog = 4 << 20
 // Start runs a program until the test ends. Its output is shown if the test fails.
 func Start(t testing.TB, program string, args ...string) *Process {
 	t.Helper()
-	return StartCommand(t, exec.Command(program, args...)) //nolint:gosec // the test says what to run
+	// Its end is Stop, which asks before it kills; the test's context would kill it.
+	return StartCommand(t, exec.CommandContext(context.Background(), program, args...)) //nolint:gosec // the test says what to run
 }
 
 // StartCommand is Start for a command with an environment or folder of its own. The command must not be started, and
@@ -125,7 +127,7 @@ var build = sync.OnceValues(func() (bin string, err error) {
 	}
 	built.Store(&dir)
 	bin = filepath.Join(dir, "sluice")
-	out, err := exec.Command("go", "build", "-o", bin, "github.com/sluice-project/sluice/cmd/sluice").CombinedOutput() //nolint:gosec // the folder is ours
+	out, err := exec.CommandContext(context.Background(), "go", "build", "-o", bin, "github.com/sluice-project/sluice/cmd/sluice").CombinedOutput() //nolint:gosec // the folder is ours
 	if err != nil {
 		return "", fmt.Errorf("build the product: %w\n%s", err, out)
 	}

@@ -4,6 +4,7 @@ package doorstest
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -59,7 +60,7 @@ func Sluice(t testing.TB, o Options) *Server {
 		s.AddPolicy(strconv.Itoa(i)+".yaml", policy)
 	}
 	args := []string{"serve", "--listen", s.Addr, "--policy-dir", s.PolicyDir, "--data-dir", filepath.Join(t.TempDir(), "data")}
-	cmd := exec.Command(bin, append(args, o.Args...)...) //nolint:gosec // the test says what to run
+	cmd := exec.CommandContext(context.Background(), bin, append(args, o.Args...)...) //nolint:gosec // the test says what to run
 	for _, entry := range os.Environ() {
 		if !strings.HasPrefix(entry, "SLUICE_") {
 			cmd.Env = append(cmd.Env, entry)
@@ -104,7 +105,11 @@ func (s *Server) awaitReady() {
 }
 
 func (s *Server) get(path string) ([]byte, error) {
-	resp, err := http.Get(s.URL + path)
+	r, err := http.NewRequestWithContext(context.Background(), http.MethodGet, s.URL+path, http.NoBody)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := http.DefaultClient.Do(r)
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package extauthz
+
+import (
+	"strings"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"golang.org/x/net/http/httpguts"
+	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/types/known/structpb"
+
+	"github.com/sluice-project/sluice/internal/flow"
+)
+
+// response translates a verdict.
+func (d *Door) response(f *flow.Flow, r *flow.Request, token []byte) *authv3.CheckResponse {
+	v := &f.Verdict
+	out := &authv3.CheckResponse{DynamicMetadata: d.metadata(f, r, token)}
+	headers := d.limitHeaders(v)
+	if v.Admitted {
+		d.counts.check(checkAdmitted)
+		out.Status = &rpcstatus.Status{Code: int32(codes.OK)}
+		out.HttpResponse = &authv3.CheckResponse_OkResponse{OkResponse: &authv3.OkHttpResponse{
+			Headers: d.requestHeaders(f, r), ResponseHeadersToAdd: headers,
+		}}
+		return out
+	}
+	d.counts.check(checkDenied)
+	message := strings.ToValidUTF8(v.Message(), "�")
+	// Aperture answers Unavailable for every denial; Envoy tells its client the HTTP status.
+	out.Status = &rpcstatus.Status{Code: int32(codes.Unavailable), Message: message}
+	out.HttpResponse = &authv3.CheckResponse_DeniedResponse{DeniedResponse: &authv3.DeniedHttpResponse{
+		Status:  &typev3.HttpStatus{Code: typev3.StatusCode(v.HTTPStatus())}, //nolint:gosec // three digits
+		Headers: headers, Body: message + "\n",
+	}}
+	return out
+}
+
+// limitHeaders are those that tell a client about its limits. What upstreams say about limits of their own stays
+// beside it: they are lists.
+func (d *Door) limitHeaders(v *flow.Verdict) []*corev3.HeaderValueOption {
+	var headers []*corev3.HeaderValueOption
+	v.RateLimitHeaders(func(name, value string) {
+		action := corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD
+		if !v.Admitted {
+			action = corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD
+		}
+		headers = d.addHeader(headers, strings.ToLower(name), value, action)
+	})
+	return headers
+}
+
+// requestHeaders are what the upstream gets: the baggage with the labels that classifiers made, if there are any.
+func (d *Door) requestHeaders(f *flow.Flow, r *flow.Request) []*corev3.HeaderValueOption {
+	baggage := r.HTTP.Baggage(f.Derived())
+	if baggage == "" || baggage == r.HTTP.Headers["baggage"] {
+		return nil
+	}
+	return d.addHeader(nil, "baggage", baggage, corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD)
+}
+
+// addHeader leaves out what cannot be a header, above all values with line ends: whoever can make a label must not
+// make further headers with it.
+func (d *Door) addHeader(
+	list []*corev3.HeaderValueOption, name, value string, action corev3.HeaderValueOption_HeaderAppendAction,
+) []*corev3.HeaderValueOption {
+	if !printableASCII(value) || !httpguts.ValidHeaderFieldName(name) {
+		d.counts.droppedHeaders.Add(1)
+		return list
+	}
+	return append(list, &corev3.HeaderValueOption{
+		Header: &corev3.HeaderValue{Key: name, Value: value}, AppendAction: action,
+	})
+}
+
+// printableASCII is what every proxy takes as a header's value.
+func printableASCII(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' && c != '\t' || c >= 0x7f {
+			return false
+		}
+	}
+	return true
+}
+
+// metadata is what the access log needs to tell the flow's end; nil when it needs nothing.
+func (d *Door) metadata(f *flow.Flow, r *flow.Request, token []byte) *structpb.Struct {
+	var text string
+	if d.config.CheckResponse != nil {
+		text = strings.ToValidUTF8(d.config.CheckResponse(f, r, token), "�")
+	}
+	if text == "" && len(token) == 0 {
+		return nil
+	}
+	fields := make(map[string]*structpb.Value, 2)
+	if text != "" {
+		fields[checkResponseKey] = structpb.NewStringValue(text)
+	}
+	if len(token) > 0 {
+		fields[tokenKey] = structpb.NewStringValue(tokensBefore(r) + tokenText.EncodeToString(token))
+	}
+	return &structpb.Struct{Fields: fields}
+}
+
+// tokensBefore are the tokens of flows that other filters of this listener started for the same request, with a
+// separator. Envoy passes them on if the filter's metadata_context_namespaces say so; ours replaces the metadata of
+// that key, so without carrying them on, the flows before would have no end.
+func tokensBefore(r *flow.Request) string {
+	fields, _ := r.HTTP.Metadata[metadataNamespace].(map[string]any)
+	before, _ := fields[tokenKey].(string)
+	if before == "" || len(before) > maxMetadataTextSize || strings.Count(before, tokenSeparator) >= maxTokens-1 {
+		return ""
+	}
+	return before + tokenSeparator
+}
