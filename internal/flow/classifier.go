@@ -227,13 +227,18 @@ func (f *Flow) rules(c *classifier) (problem *classify.Error) {
 		f.class.derived = derived
 		return nil
 	}
-	if !errors.As(err, &problem) {
+	return problemOf(err)
+}
+
+func problemOf(err error) *classify.Error {
+	var p *classify.Error
+	if !errors.As(err, &p) {
 		return &classify.Error{Code: classify.CodeEvalFailed, Message: err.Error()}
 	}
-	if problem.Code == classify.CodeNone || int(problem.Code) >= len(classifierResults) {
-		return &classify.Error{Code: classify.CodeEvalFailed, Message: problem.Message}
+	if p.Code == classify.CodeNone || int(p.Code) >= len(classifierResults) {
+		return &classify.Error{Code: classify.CodeEvalFailed, Message: p.Message}
 	}
-	return problem
+	return p
 }
 
 // Derived are the labels that classifiers made, in the order of classifiers; the last one of a key counts. It is

@@ -179,8 +179,9 @@ func (r EndResult) String() string {
 
 // EndToken ends a flow by its token. The error is ErrInvalidToken.
 func (e *Engine) EndToken(token []byte, o *Outcome) (EndResult, error) {
-	var t openToken
-	if !e.open(token, &t) {
+	t := openTokens.Get().(*openToken)
+	defer t.free()
+	if !e.open(token, t) {
 		return 0, ErrInvalidToken
 	}
 	done := e.endedSet.add(t.id, flowEnded)
@@ -200,12 +201,10 @@ func (e *Engine) EndToken(token []byte, o *Outcome) (EndResult, error) {
 		}
 		slots = slots || c.slot != 0
 	}
-	wakes := wakesPool.Get().(*Wakes)
-	defer wakesPool.Put(wakes)
 	h := holding{
 		stats: t.stats, charges: t.charges, started: t.started, waited: t.waited, stripe: t.stripe(), read: t.read,
 	}
-	if !e.end(&h, o, wakes) && slots {
+	if !e.end(&h, o, &t.wakes) && slots {
 		return Expired, nil
 	}
 	return Ended, nil
@@ -215,8 +214,9 @@ func (e *Engine) EndToken(token []byte, o *Outcome) (EndResult, error) {
 // which then counts how it went. The result is Ended also if the flow holds no slots, and AlreadyEnded if it was
 // released or ended before. The error is ErrInvalidToken.
 func (e *Engine) ReleaseToken(token []byte) (EndResult, error) {
-	var t openToken
-	if !e.open(token, &t) {
+	t := openTokens.Get().(*openToken)
+	defer t.free()
+	if !e.open(token, t) {
 		return 0, ErrInvalidToken
 	}
 	if e.endedSet.add(t.id, flowReleased) != 0 {
@@ -224,19 +224,17 @@ func (e *Engine) ReleaseToken(token []byte) (EndResult, error) {
 	}
 	now := e.authority.Now()
 	held := max(0, now.Sub(t.started)-t.waited)
-	wakes := wakesPool.Get().(*Wakes)
-	defer wakesPool.Put(wakes)
 	result := Ended
 	for i := len(t.charges) - 1; i >= 0; i-- {
-		if c := &t.charges[i]; c.slot != 0 && !c.limiter.settle(c, 0, false, held, now, wakes) {
+		if c := &t.charges[i]; c.slot != 0 && !c.limiter.settle(c, 0, false, held, now, &t.wakes) {
 			result = Expired
 		}
 	}
-	wakes.Run()
+	t.wakes.Run()
 	return result, nil
 }
 
-// openToken is what a token says.
+// openToken is what a token says, and room to work with it.
 type openToken struct {
 	id      [nonceSize]byte
 	started limit.Instant
@@ -245,6 +243,17 @@ type openToken struct {
 	charges []charge // of limiters that are still there
 	read    []reading
 	inline  [inlineCharges]charge
+	buf     [512]byte
+	wakes   Wakes
+}
+
+// openTokens are reused: they escape to the heap.
+var openTokens = sync.Pool{New: func() any { return new(openToken) }}
+
+func (t *openToken) free() {
+	clear(t.inline[:])
+	t.stats, t.charges, t.read = nil, nil, nil
+	openTokens.Put(t)
 }
 
 func (t *openToken) stripe() int { return int(t.id[nonceSize-1]) & (stripes - 1) }
@@ -254,8 +263,7 @@ func (e *Engine) open(token []byte, t *openToken) bool {
 	if len(token) < nonceSize+1 || len(token) > maxTokenSize {
 		return false
 	}
-	var buf [512]byte
-	plain, err := e.sealer.Open(buf[:0], token[:nonceSize], token[nonceSize:], nil)
+	plain, err := e.sealer.Open(t.buf[:0], token[:nonceSize], token[nonceSize:], nil)
 	if err != nil {
 		return false
 	}
@@ -280,9 +288,6 @@ func (e *Engine) open(token []byte, t *openToken) bool {
 	}
 	return !r.short
 }
-
-// wakesPool holds empty Wakes: they escape to the heap.
-var wakesPool = sync.Pool{New: func() any { return new(Wakes) }}
 
 // dropRefunds makes charges keep their cost where the outcome would give tokens back.
 func (o *Outcome) dropRefunds(charges []charge) {
