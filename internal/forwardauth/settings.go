@@ -76,7 +76,7 @@ func (s *settings) set(name string, values []string) (err error) {
 		return fmt.Errorf("is there %d times, want once", len(values))
 	}
 	value := values[0]
-	if key, ok := strings.CutPrefix(name, "label."); ok {
+	if key, ok := strings.CutPrefix(name, "label."); ok && key != "" {
 		if s.labels == nil {
 			s.labels = make(map[string]string)
 		}
