@@ -3,6 +3,7 @@
 package app
 
 import (
+	"github.com/sluice-project/sluice/internal/extauthz"
 	"github.com/sluice-project/sluice/internal/forwardauth"
 	"github.com/sluice-project/sluice/internal/rpc"
 )
@@ -10,5 +11,7 @@ import (
 // doors are the ways in besides Sluice's own API.
 func (p *parts) doors() []rpc.Door {
 	forward := forwardauth.New(forwardauth.Config{Engine: p.engine, QueueTimeout: forwardauth.DefaultQueueTimeout})
-	return []rpc.Door{{Paths: forward.Paths()}}
+	envoy := extauthz.New(extauthz.Config{Engine: p.engine, Logger: p.log})
+	p.registry.MustRegister(envoy.Collector())
+	return []rpc.Door{{Paths: forward.Paths()}, {RegisterGRPC: envoy.RegisterGRPC}}
 }

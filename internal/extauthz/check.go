@@ -5,6 +5,7 @@ package extauthz
 import (
 	"context"
 	"encoding/base64"
+	"time"
 
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"google.golang.org/grpc/codes"
@@ -20,7 +21,7 @@ var _ authv3.AuthorizationServer = checks{}
 
 // Check implements AuthorizationServer: it decides one request, waiting in queues until Envoy's deadline.
 func (c checks) Check(ctx context.Context, in *authv3.CheckRequest) (*authv3.CheckResponse, error) {
-	d := c.door
+	d, started := c.door, time.Now()
 	r := d.request(ctx, in.GetAttributes())
 	if r.ControlPoint == "" {
 		d.counts.check(checkNoControlPoint)
@@ -37,11 +38,7 @@ func (c checks) Check(ctx context.Context, in *authv3.CheckRequest) (*authv3.Che
 		d.counts.check(checkUnavailable)
 		return nil, status.Error(codes.Unavailable, f.Verdict.Message())
 	}
-	var token []byte
-	if f.Admitted() && !f.NoEnd() {
-		token = f.Seal(nil)
-	}
-	return d.response(f, r, token), nil
+	return d.response(f, r, d.metadata(f, r, started)), nil
 }
 
 // nobodyAsks frees a flow whose caller has gone, and gives back what it was charged.

@@ -11,6 +11,7 @@ package extauthz
 
 import (
 	"log/slog"
+	"time"
 
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
@@ -26,9 +27,9 @@ type Config struct {
 	Services func(address string) []string
 	// CheckResponse makes the text of the metadata key aperture.check_response of a decided flow, from which access
 	// logs of Aperture's Envoy configuration tell how it went; nil or "": there is no such key. It may read the flow
-	// until it returns, and may be called concurrently. The token is empty when there is none: the flow was denied,
-	// or nobody will end it.
-	CheckResponse func(f *flow.Flow, r *flow.Request, token []byte) string
+	// until it returns, and may be called concurrently. The call came at the time started. The token is empty when
+	// there is none: the flow was denied, or nobody will end it.
+	CheckResponse func(f *flow.Flow, r *flow.Request, started time.Time, token []byte) string
 	// Logger; nil: no log.
 	Logger *slog.Logger
 }

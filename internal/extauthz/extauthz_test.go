@@ -248,7 +248,7 @@ func TestRequestAttributes(t *testing.T) {
 
 func TestCheckResponseIsPassedOn(t *testing.T) {
 	var seen []byte
-	d := New(Config{Engine: newEngine(t, rateSpec(1, 1)), CheckResponse: func(f *flow.Flow, r *flow.Request, token []byte) string {
+	d := New(Config{Engine: newEngine(t, rateSpec(1, 1)), CheckResponse: func(f *flow.Flow, r *flow.Request, _ time.Time, token []byte) string {
 		seen = bytes.Clone(token)
 		return r.ControlPoint + " " + f.Verdict.Reason.String() + "\xff"
 	}})

@@ -4,11 +4,11 @@ package extauthz
 
 import (
 	"strings"
+	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
-	"golang.org/x/net/http/httpguts"
 	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/structpb"
@@ -17,9 +17,9 @@ import (
 )
 
 // response translates a verdict.
-func (d *Door) response(f *flow.Flow, r *flow.Request, token []byte) *authv3.CheckResponse {
+func (d *Door) response(f *flow.Flow, r *flow.Request, metadata *structpb.Struct) *authv3.CheckResponse {
 	v := &f.Verdict
-	out := &authv3.CheckResponse{DynamicMetadata: d.metadata(f, r, token)}
+	out := &authv3.CheckResponse{DynamicMetadata: metadata}
 	headers := d.limitHeaders(v)
 	if v.Admitted {
 		d.counts.check(checkAdmitted)
@@ -63,12 +63,12 @@ func (d *Door) requestHeaders(f *flow.Flow, r *flow.Request) []*corev3.HeaderVal
 	return d.addHeader(nil, "baggage", baggage, corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD)
 }
 
-// addHeader leaves out what cannot be a header, above all values with line ends: whoever can make a label must not
-// make further headers with it.
+// addHeader leaves out a value that cannot be a header's, above all one with line ends: whoever can make a label must
+// not make further headers with it.
 func (d *Door) addHeader(
 	list []*corev3.HeaderValueOption, name, value string, action corev3.HeaderValueOption_HeaderAppendAction,
 ) []*corev3.HeaderValueOption {
-	if !printableASCII(value) || !httpguts.ValidHeaderFieldName(name) {
+	if !printableASCII(value) {
 		d.counts.droppedHeaders.Add(1)
 		return list
 	}
@@ -88,10 +88,14 @@ func printableASCII(s string) bool {
 }
 
 // metadata is what the access log needs to tell the flow's end; nil when it needs nothing.
-func (d *Door) metadata(f *flow.Flow, r *flow.Request, token []byte) *structpb.Struct {
+func (d *Door) metadata(f *flow.Flow, r *flow.Request, started time.Time) *structpb.Struct {
+	var token []byte
+	if f.Admitted() && !f.NoEnd() {
+		token = f.Seal(nil)
+	}
 	var text string
 	if d.config.CheckResponse != nil {
-		text = strings.ToValidUTF8(d.config.CheckResponse(f, r, token), "�")
+		text = strings.ToValidUTF8(d.config.CheckResponse(f, r, started, token), "�")
 	}
 	if text == "" && len(token) == 0 {
 		return nil
