@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -63,6 +64,11 @@ type Engine struct {
 	nPoints  atomic.Int64
 	stripe   atomic.Int64
 	overflow *controlPoint
+
+	tapping   sync.Mutex             // serialises changes of taps
+	taps      atomic.Pointer[[]*tap] // copied on change; nil: nobody watches
+	seenBytes atomic.Int64           // that pointSeen of all control points take, about
+	rates     rateRing
 }
 
 // New makes an engine without limiters: it admits everything.
@@ -83,8 +89,9 @@ func New(cfg Config) (*Engine, error) {
 	}
 	e.limiters.Store(&map[ledger.LimiterID]*limiter{})
 	e.nonce.init()
+	e.rates.times[0], e.rates.reads = e.opened, 1
 	e.pool.New = func() any {
-		f := &Flow{stripe: int(e.stripe.Add(1)) & (stripes - 1)}
+		f := &Flow{stripe: int(e.stripe.Add(1)) & (stripes - 1), dice: rand.Uint32() | 1}
 		f.values, f.bits, f.charges = f.valueBuf[:0], f.bitsBuf[:0], f.chargeBuf[:0]
 		return f
 	}
@@ -238,16 +245,21 @@ func (e *Engine) statesLocked(specs []*LimiterSpec, wakes *sched.Wakes) ([]*limi
 // give its quotas back.
 const keepRetired = time.Hour
 
-// Run forgets the accounts of limiters that are long gone, until ctx ends.
+// Run forgets the accounts of limiters that are long gone, and keeps the rates of control points, until ctx ends.
 func (e *Engine) Run(ctx context.Context) error {
-	tick := time.NewTicker(time.Minute)
-	defer tick.Stop()
+	forget, rates := time.NewTicker(time.Minute), time.NewTicker(rateEvery)
+	defer forget.Stop()
+	defer rates.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-tick.C:
+		case <-forget.C:
 			e.forgetRetired(time.Now())
+		case <-rates.C:
+			e.rates.mu.Lock()
+			e.takeRatesLocked(time.Now())
+			e.rates.mu.Unlock()
 		}
 	}
 }

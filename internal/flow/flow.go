@@ -106,8 +106,9 @@ type Flow struct {
 	waiter   sched.Waiter
 	listener Listener
 	wakes    Wakes
-	stripe   int  // of counters; flows of one core share it, mostly, because pools are per core
-	counted  bool // in the control point's waiting figure
+	stripe   int    // of counters; flows of one core share it, mostly, because pools are per core
+	dice     uint32 // see roll
+	counted  bool   // in the control point's waiting figure
 
 	mu        sync.Mutex // guards what Cancel and Resume share
 	waitingAt *limiter
@@ -199,10 +200,11 @@ func (e *Engine) Begin(ctx context.Context, r *Request, listener Listener) (f *F
 		}
 	}
 	f.snap = e.snapshot.Load()
-	switch {
-	case !f.resolve(r): // the verdict says why
-	case !f.run(now, nil):
-		return f, true
+	if f.resolve(r) { // else the verdict says why not
+		f.notice(r)
+		if !f.run(now, nil) {
+			return f, true
+		}
 	}
 	f.finish()
 	return f, false
@@ -548,6 +550,9 @@ func (f *Flow) decision(st *stage, key string, ok bool, remaining, full float64,
 		return d
 	}
 	d.Note = f.costNote
+	if rule := &d.Limiter.Bucket; rule.FixedWindow && st.spec.Kind.hasBucket() {
+		d.Resets = rule.FullIn(0, f.engine.authority.Now())
+	}
 	if st.spec.Kind.schedules() {
 		d.Workload, d.Priority, d.Waited = f.waiter.Class.Workload, f.waiter.Class.Priority, f.waiter.Waited
 	}

@@ -2,11 +2,6 @@
 
 package flow
 
-import (
-	"github.com/sluice-project/sluice/internal/classify"
-	"github.com/sluice-project/sluice/internal/label"
-)
-
 // Set is everything that Publish puts into force.
 type Set struct {
 	Limiters    []*LimiterSpec
@@ -65,25 +60,3 @@ type CacheResult struct {
 
 // Cached is what the caches answered; nil when they were not asked. It is valid until the flow is freed.
 func (f *Flow) Cached() *CacheResult { return nil }
-
-// Sample is a flow as a preview shows it.
-type Sample struct {
-	Services []string
-	// Before and After are the labels before and after classification.
-	Before, After map[string]string
-	Classifiers   []ClassifierResult
-	// HTTP is set for HTTP flows. It must not be changed.
-	HTTP *classify.Request
-}
-
-// Tap calls seen with flows of a control point as they begin, until stop is called or limit flows were seen; those
-// that do not match the service ("": any) or the expression are not counted. seen is called on the goroutine
-// that decides the flow: it must not block.
-func (e *Engine) Tap(point, service string, match label.Expr, limit int, seen func(Sample)) (stop func()) {
-	return func() {}
-}
-
-// RateLimitHeaders calls set with the headers that tell an HTTP client about its limits: RateLimit-Policy and
-// RateLimit (draft-ietf-httpapi-ratelimit-headers-10), and for denials that a retry helps, Retry-After. It reads
-// Decisions, so ask for them with Request.Explain.
-func (v *Verdict) RateLimitHeaders(set func(name, value string)) {}

@@ -180,7 +180,11 @@ func (l *limiter) forecast(spec *LimiterSpec, key string, tokens float64, now li
 	if missing <= 0 {
 		return 0, 0
 	}
-	if r.FillAmount <= 0 {
+	if r.FixedWindow && tokens <= r.Capacity {
+		expect = r.FullIn(0, now)
+		return expect, expect
+	}
+	if r.FillAmount <= 0 || r.FixedWindow {
 		return limit.Never, limit.Never
 	}
 	intervals := missing / r.FillAmount

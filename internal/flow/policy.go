@@ -179,6 +179,7 @@ func (s *LimiterSpec) bucket(in *policy.RateLimiterIns, p policy.RateLimiterPara
 	s.Bucket = limit.BucketRule{
 		Capacity: s.constant(in.BucketCapacity), FillAmount: s.constant(in.FillAmount),
 		Interval: p.Interval.Std(), Continuous: p.ContinuousFill, DelayInitialFill: p.DelayInitialFill,
+		FixedWindow: p.FixedWindow, CountRefused: p.CountDenied,
 	}
 	s.passThrough(in.PassThrough)
 }
@@ -197,7 +198,7 @@ func (s *LimiterSpec) selectors(in []policy.Selector) (err error) {
 func fromSelectors(in []policy.Selector) ([]Selector, error) {
 	out := make([]Selector, len(in))
 	for i := range in {
-		out[i] = Selector{ControlPoint: in[i].ControlPoint, Service: in[i].Service}
+		out[i] = Selector{ControlPoint: in[i].ControlPoint, AgentGroup: in[i].AgentGroup, Service: in[i].Service}
 		if out[i].Service == "any" {
 			out[i].Service = ""
 		}

@@ -21,6 +21,8 @@ type pointStats struct {
 	denied    [len(reasonNames)]atomic.Uint64
 	waiting   atomic.Int64
 	failed    atomic.Uint64 // ended with an error
+	seen      pointSeen
+	rate      pointRate // guarded by Engine.rates
 }
 
 // pointCounts counts what happens to every flow; see passCounts.

@@ -78,6 +78,8 @@ type Decision struct {
 	Workload                 string
 	Priority                 float64
 	Waited                   time.Duration
+	// Resets is how long the present window of a limiter with fixed windows still lasts.
+	Resets time.Duration
 	// Charged tells that an account was asked. Otherwise Note says why not: "label_missing",
 	// "pass_through", "pass_through_value", "error". Samplers have no accounts and charge nothing.
 	Charged bool

@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package flow
+
+import (
+	"maps"
+	"slices"
+	"sync/atomic"
+
+	"github.com/sluice-project/sluice/internal/classify"
+	"github.com/sluice-project/sluice/internal/label"
+)
+
+// Sample is a flow as a preview shows it. Several taps may be shown the same one, so it must not be changed.
+type Sample struct {
+	Services []string
+	// Before and After are the labels before and after classification.
+	Before, After map[string]string
+	Classifiers   []ClassifierResult
+	// HTTP is set for HTTP flows. It must not be changed. Its methods are for the call of seen only; its fields may
+	// be read later.
+	HTTP *classify.Request
+}
+
+// MaxTaps bounds how many taps there can be at once: each costs the flows that it watches copies of their labels.
+const MaxTaps = 16
+
+// tap watches the flows of one control point.
+type tap struct {
+	point, service string
+	match          label.Predicate // on labels after classification
+	keys           []string        // that match reads; the index is the slot
+	left           atomic.Int64    // flows still to be shown
+	seen           func(Sample)
+}
+
+// Tap calls seen with flows of a control point as they begin, until stop is called or limit flows were seen; those
+// that do not match the service ("": any) or the expression, which reads labels after classification, are not
+// counted. Flows that turn out to be denied are shown, too; requests that make no sense are not.
+//
+// seen is called on the goroutine that decides the flow, and on several at once: it must not block. It may still be
+// called once by each of them just after stop. When there are MaxTaps already, or limit is less than 1, seen is
+// never called; see Taps. stop may be called at any time, more than once.
+func (e *Engine) Tap(point, service string, match label.Expr, limit int, seen func(Sample)) (stop func()) {
+	t := &tap{point: point, service: service, seen: seen}
+	slots := make(map[string]int)
+	t.match = match.Bind(func(key string) int {
+		slot, ok := slots[key]
+		if !ok {
+			slot = len(t.keys)
+			slots[key], t.keys = slot, append(t.keys, key)
+		}
+		return slot
+	})
+	t.left.Store(int64(limit))
+	e.tapping.Lock()
+	defer e.tapping.Unlock()
+	all := e.tapsLocked()
+	if len(all) >= MaxTaps || limit < 1 {
+		return func() {}
+	}
+	all = append(slices.Clone(all), t)
+	e.taps.Store(&all)
+	return func() { e.untap(t) }
+}
+
+// Taps is how many taps there are now.
+func (e *Engine) Taps() int {
+	if all := e.taps.Load(); all != nil {
+		return len(*all)
+	}
+	return 0
+}
+
+func (e *Engine) tapsLocked() []*tap {
+	if all := e.taps.Load(); all != nil {
+		return *all
+	}
+	return nil
+}
+
+func (e *Engine) untap(t *tap) {
+	e.tapping.Lock()
+	defer e.tapping.Unlock()
+	all := slices.DeleteFunc(slices.Clone(e.tapsLocked()), func(o *tap) bool { return o == t })
+	if len(all) == 0 {
+		e.taps.Store(nil)
+		return
+	}
+	e.taps.Store(&all)
+}
+
+// show shows a flow that begins to the taps that watch it.
+func (f *Flow) show(r *Request, taps []*tap) {
+	var s *Sample // made for the first one, and shared
+	point := r.ControlPoint
+	if r.Shape != nil {
+		point = r.Shape.point
+	}
+	for _, t := range taps {
+		if t.point != point || t.service != "" && !slices.Contains(f.services, t.service) || t.left.Load() <= 0 {
+			continue
+		}
+		if s == nil {
+			s = f.sample(r)
+		}
+		if !t.wants(s.After) {
+			continue
+		}
+		left := t.left.Add(-1)
+		if left >= 0 {
+			t.seen(*s)
+		}
+		if left == 0 {
+			f.engine.untap(t)
+		}
+	}
+}
+
+func (t *tap) wants(labels map[string]string) bool {
+	values := make(label.Values, len(t.keys))
+	for i, key := range t.keys {
+		text, ok := labels[key]
+		values[i] = label.Value{Text: text, Present: ok}
+	}
+	return t.match.Match(values)
+}
+
+// sample copies what a preview shows of a flow.
+func (f *Flow) sample(r *Request) *Sample {
+	s := &Sample{Services: slices.Clone(f.services), Before: make(map[string]string), HTTP: r.HTTP}
+	f.eachLabel(r, func(key, value string, _ bool) { s.Before[key] = value })
+	s.After = s.Before
+	if derived := f.Derived(); len(derived) > 0 {
+		s.After = maps.Clone(s.Before)
+		for _, l := range derived {
+			s.After[l.Key] = l.Value
+		}
+	}
+	s.Classifiers = slices.Clone(f.Classifiers())
+	return s
+}
+
+// eachLabel calls do with every label that a flow came with; public tells whether its value may be shown in
+// analytics. With a Shape that has a key twice, the last call counts.
+func (f *Flow) eachLabel(r *Request, do func(key, value string, public bool)) {
+	if r.Shape != nil {
+		for i, key := range r.Shape.keys {
+			do(key, r.Values[i], true)
+		}
+		return
+	}
+	if r.HTTP != nil {
+		r.HTTP.EachLabel(func(key, value string, telemetry bool) {
+			if _, explicit := r.Labels[key]; !explicit {
+				do(key, value, telemetry)
+			}
+		})
+	}
+	for key, value := range r.Labels {
+		do(key, value, true)
+	}
+}
