@@ -3,8 +3,11 @@
 package flow
 
 import (
+	"strconv"
+
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/sluice-project/sluice/internal/classify"
 	"github.com/sluice-project/sluice/internal/meter"
 )
 
@@ -45,6 +48,9 @@ var (
 		"Flows that came to a sampler or load ramp, by the verdict on the whole flow; sampler_dropped tells whether it denied them.",
 		append(compatLabels[:3:3], "decision_type", "sampler_dropped"), nil)
 
+	descClassified = prometheus.NewDesc("classifier_counter_total",
+		"Flows that a classifier looked at, also those of which it could make no labels.", []string{"policy_name", "policy_hash", "classifier_index"}, nil)
+
 	pointLabels      = []string{"control_point"}
 	descRequests     = prometheus.NewDesc("flowcontrol_requests_total", "Flows decided.", pointLabels, nil)
 	descEnds         = prometheus.NewDesc("flowcontrol_ends_total", "Flows that ended.", pointLabels, nil)
@@ -78,7 +84,7 @@ func (c compatCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descWorkloadLatency, descWorkloadRequests, descQueueDuration, descWorkloadPreempted, descWorkloadDelayed,
 		descWorkloadOnTime, descIncoming, descAccepted, descRejected, descLM, descLMFill, descLMFull, descLMLeft,
-		descRateCounter, descSlotCounter, descSampleCounter, descRequests, descEnds, descByDecision, descRejectReason,
+		descRateCounter, descSlotCounter, descSampleCounter, descClassified, descRequests, descEnds, descByDecision, descRejectReason,
 	} {
 		ch <- d
 	}
@@ -107,6 +113,13 @@ func (c compatCollector) Collect(ch chan<- prometheus.Metric) {
 		default:
 			collectDecisions(ch, descRateCounter, l.totals(), labels)
 		}
+	}
+	for _, k := range snap.classifiers {
+		n := uint64(0)
+		for code := range classifierResults {
+			n += k.counts.total(classify.Code(code))
+		}
+		ch <- counterOf(descClassified, float64(n), k.spec.Policy, k.spec.Hash, strconv.Itoa(k.spec.Index))
 	}
 	c.e.eachPoint(func(s *pointStats) { s.collectCompat(ch) })
 }

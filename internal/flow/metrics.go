@@ -5,10 +5,13 @@ package flow
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/sluice-project/sluice/internal/classify"
 )
 
 // Metrics are read when they are scraped, from counters that the decision path keeps anyway: no label
@@ -24,6 +27,8 @@ var (
 		"Flows whose work ended with an error.", []string{"control_point"}, nil)
 	descDuration = prometheus.NewDesc("sluice_flow_duration_seconds",
 		"How long the work of admitted flows took, without the time in queues.", []string{"control_point"}, nil)
+	descClassifier = prometheus.NewDesc("sluice_classifier_evaluations_total",
+		"Flows that a classifier of a policy looked at, by result: ok, or why it made no labels.", []string{"policy", "index", "result"}, nil)
 	limiterLabels  = []string{"policy", "component", "kind"}
 	descDecisions  = prometheus.NewDesc("sluice_limiter_decisions_total", "Flows a limiter admitted or denied.", append(limiterLabels[:3:3], "verdict"), nil)
 	descTokens     = prometheus.NewDesc("sluice_limiter_tokens_total", "Tokens of the flows a limiter admitted or denied.", append(limiterLabels[:3:3], "verdict"), nil)
@@ -53,7 +58,7 @@ func (e *Engine) Collector() prometheus.Collector { return collector{e} }
 // Describe implements prometheus.Collector.
 func (c collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		descFlows, descFlowsWaiting, descFlowsFailed, descDuration, descDecisions, descTokens, descMissing, descPassed, descSampled,
+		descFlows, descFlowsWaiting, descFlowsFailed, descDuration, descClassifier, descDecisions, descTokens, descMissing, descPassed, descSampled,
 		descErrors, descInFlight, descCapacity, descFill, descAccounts, descWorkload, descWaiting,
 		descWaitTokens, descWait, descWaitMax, descPreempted, descDelayed,
 	} {
@@ -64,8 +69,21 @@ func (c collector) Describe(ch chan<- *prometheus.Desc) {
 // Collect implements prometheus.Collector.
 func (c collector) Collect(ch chan<- prometheus.Metric) {
 	c.e.eachPoint(func(s *pointStats) { s.collect(ch) })
-	for _, l := range c.e.snapshot.Load().states {
+	snap := c.e.snapshot.Load()
+	for _, k := range snap.classifiers {
+		k.collect(ch)
+	}
+	for _, l := range snap.states {
 		collectLimiter(ch, l.overview())
+	}
+}
+
+// collect sends the counts of a classifier: ok from the start, errors from the first one on.
+func (c *classifier) collect(ch chan<- prometheus.Metric) {
+	for code, result := range classifierResults {
+		if n := c.counts.total(classify.Code(code)); n > 0 || code == 0 {
+			ch <- counterOf(descClassifier, float64(n), c.spec.Policy, strconv.Itoa(c.spec.Index), result)
+		}
 	}
 }
 

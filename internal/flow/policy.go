@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/sluice-project/sluice/internal/classify"
 	"github.com/sluice-project/sluice/internal/label"
 	"github.com/sluice-project/sluice/internal/ledger"
 	"github.com/sluice-project/sluice/internal/limit"
@@ -319,4 +320,60 @@ func fromList(op label.Op, list *policy.ExpressionList) (label.Expr, error) {
 		out.Of = append(out.Of, sub)
 	}
 	return out, nil
+}
+
+// ClassifierConfig says how classifiers are compiled.
+type ClassifierConfig struct {
+	// CompileRego compiles modules in Rego; nil: there are none.
+	CompileRego func(classify.Rego) (classify.Ruleset, error)
+	// Bounds of one evaluation; zero values are the defaults.
+	Bounds classify.Bounds
+}
+
+// FromClassifiers compiles the classifiers among the resources of a policy, in their order.
+func FromClassifiers(name, hash string, list []policy.Classifier, cfg ClassifierConfig) ([]*ClassifierSpec, error) {
+	var out []*ClassifierSpec
+	for i := range list {
+		c := &list[i]
+		s := &ClassifierSpec{Policy: name, Hash: hash, Index: i}
+		var err error
+		if s.Selectors, err = fromSelectors(c.Selectors); err != nil {
+			return nil, fmt.Errorf("classifier %d: %w", i, err)
+		}
+		if s.Rules, err = classify.Compile(fromRules(c, cfg)); err != nil {
+			return nil, fmt.Errorf("classifier %d: %w", i, err)
+		}
+		out = append(out, s)
+	}
+	return out, nil
+}
+
+func fromRules(c *policy.Classifier, cfg ClassifierConfig) classify.Spec {
+	spec := classify.Spec{CompileRego: cfg.CompileRego, Bounds: cfg.Bounds}
+	for _, key := range slices.Sorted(maps.Keys(c.Rules)) {
+		r := c.Rules[key]
+		spec.Rules = append(spec.Rules, classify.Rule{Label: key, Telemetry: r.Telemetry, Extractor: fromExtractor(&r.Extractor)})
+	}
+	if c.Rego != nil {
+		spec.Rego = &classify.Rego{Module: c.Rego.Module, Bounds: cfg.Bounds}
+		for _, key := range slices.Sorted(maps.Keys(c.Rego.Labels)) {
+			spec.Rego.Labels = append(spec.Rego.Labels, classify.RegoLabel{Key: key, Telemetry: c.Rego.Labels[key].Telemetry})
+		}
+	}
+	return spec
+}
+
+func fromExtractor(e *policy.Extractor) classify.Extractor {
+	out := classify.Extractor{From: e.From}
+	switch {
+	case e.JSON != nil:
+		out.JSON = &classify.JSON{From: e.JSON.From, Pointer: e.JSON.Pointer}
+	case e.Address != nil:
+		out.Address = e.Address.From
+	case e.JWT != nil:
+		out.JWT = &classify.JSON{From: e.JWT.From, Pointer: e.JWT.JSONPointer}
+	case e.PathTemplates != nil:
+		out.PathTemplates = maps.Clone(e.PathTemplates.TemplateValues)
+	}
+	return out
 }
