@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sluice-project/sluice/internal/cache"
 	"github.com/sluice-project/sluice/internal/ledger"
 	"github.com/sluice-project/sluice/internal/limit"
 	"github.com/sluice-project/sluice/internal/meter"
@@ -34,6 +35,8 @@ type Config struct {
 	MaxControlPoints int
 	// AgentGroup is the group of this server: selectors of other groups do not count. "": it is in every group.
 	AgentGroup string
+	// Cache answers look-ups; nil: it answers that it is not ready. It should have the clock of the Authority.
+	Cache *cache.Cache
 	// Logger; nil: slog.Default().
 	Logger *slog.Logger
 }
@@ -292,6 +295,9 @@ func (e *Engine) Close() {
 			l.queue.Close(&wakes)
 			wakes.Run()
 		}
+	}
+	if e.cfg.Cache != nil {
+		e.cfg.Cache.StopWaiting()
 	}
 }
 

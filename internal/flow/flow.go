@@ -16,6 +16,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sluice-project/sluice/internal/cache"
 	"github.com/sluice-project/sluice/internal/classify"
 	"github.com/sluice-project/sluice/internal/label"
 	"github.com/sluice-project/sluice/internal/ledger"
@@ -95,6 +96,7 @@ type Flow struct {
 	values   label.Values
 	services []string
 	class    *classification // nil: no classifier looked at the flow
+	lookup   *lookup         // nil: the caches are not asked
 	bits     []uint64
 	started  limit.Instant
 	deadline limit.Instant // 0: none
@@ -110,8 +112,8 @@ type Flow struct {
 	dice     uint32 // see roll
 	counted  bool   // in the control point's waiting figure
 
-	mu        sync.Mutex // guards what Cancel and Resume share
-	waitingAt *limiter
+	mu        sync.Mutex   // guards what Cancel and Resume share
+	waitingAt waitingPlace // nil: nowhere
 	cancelled bool
 
 	ready       chan struct{} // for Start; nil in flows that never blocked
@@ -237,6 +239,9 @@ func (f *Flow) resolve(r *Request) bool {
 	if r.HTTP != nil && len(f.point.classifiers) > 0 {
 		f.classify(r)
 	}
+	if r.Cache != nil {
+		f.askCaches(r)
+	}
 	return true
 }
 
@@ -285,26 +290,53 @@ func (f *Flow) run(now limit.Instant, wakes *sched.Wakes) (decided bool) {
 			return true
 		}
 	}
-	matched := f.next > 0
-	for i := f.next; i < len(p.stages); i++ {
-		if f.bits[i>>6]&(1<<(i&63)) == 0 {
-			continue
+	if f.lookup != nil && f.lookup.state != lookupDone {
+		res := f.runTo(p.cacheAt, now, wakes)
+		if res == stagePassed {
+			res = f.lookUp(now, wakes)
 		}
-		matched = true
-		f.next = i + 1
-		switch f.decide(&p.stages[i], now, wakes) {
+		switch res {
 		case stageDenied:
 			return true
 		case stageWaits:
 			return false
+		case stageEnough:
+			f.admit(p.selected(f.bits))
+			return true
 		}
 	}
+	switch f.runTo(len(p.stages), now, wakes) {
+	case stageDenied:
+		return true
+	case stageWaits:
+		return false
+	}
+	f.admit(f.next > 0)
+	return true
+}
+
+// admit sets the verdict; matched tells whether a stage selects the flow.
+func (f *Flow) admit(matched bool) {
 	f.Verdict.Admitted = true
 	f.Verdict.Reason = Admitted
 	if !matched {
 		f.Verdict.Reason = NoPolicy
 	}
-	return true
+}
+
+// runTo decides the stages from f.next to before end.
+func (f *Flow) runTo(end int, now limit.Instant, wakes *sched.Wakes) stageResult {
+	p := f.point
+	for i := f.next; i < end; i++ {
+		if f.bits[i>>6]&(1<<(i&63)) == 0 {
+			continue
+		}
+		f.next = i + 1
+		if res := f.decide(&p.stages[i], now, wakes); res != stagePassed {
+			return res
+		}
+	}
+	return stagePassed
 }
 
 type stageResult uint8
@@ -313,6 +345,7 @@ const (
 	stagePassed stageResult = iota
 	stageDenied
 	stageWaits
+	stageEnough // the rest need not be asked
 )
 
 func (f *Flow) decide(st *stage, now limit.Instant, wakes *sched.Wakes) stageResult {
@@ -429,11 +462,7 @@ func (f *Flow) queueAt(st *stage, key string, now limit.Instant, wakes *sched.Wa
 	}
 	out := l.queue.Admit(w, now)
 	if out == sched.Pending {
-		f.waitingAt = l
-		if !f.counted {
-			f.counted = true
-			f.point.stats.waiting.Add(1)
-		}
+		f.waitsAt(l)
 		f.mu.Unlock()
 		return stageWaits
 	}
@@ -473,9 +502,33 @@ func (f *Flow) Resume(w *sched.Waiter, wakes *sched.Wakes) {
 	f.mu.Lock() // Begin may not have returned from Admit yet
 	f.waitingAt = nil
 	f.mu.Unlock()
+	if f.lookup != nil && f.lookup.state == lookupWaits {
+		if f.run(now, wakes) {
+			f.decided()
+		}
+		return
+	}
 	st := &f.point.stages[f.next-1]
 	if f.settleWait(st, w.Outcome, now, wakes) == stageDenied || f.run(now, wakes) {
 		f.decided()
+	}
+}
+
+// waitingPlace is where a flow can wait: at a limiter, or for the result of another flow.
+type waitingPlace interface {
+	// cancelWait ends the wait. It returns false when it is over already: the flow is resumed, or about to be.
+	// REQUIRES Flow.mu.
+	cancelWait(f *Flow, now limit.Instant, wakes *sched.Wakes) bool
+	// at is the stage where the flow waits; nil: at none.
+	at(f *Flow) *stage
+}
+
+// waitsAt notes where the flow waits. REQUIRES Flow.mu.
+func (f *Flow) waitsAt(p waitingPlace) {
+	f.waitingAt = p
+	if !f.counted {
+		f.counted = true
+		f.point.stats.waiting.Add(1)
 	}
 }
 
@@ -497,15 +550,14 @@ func (f *Flow) Cancel(wakes *Wakes) bool {
 	now := f.engine.authority.Now()
 	f.mu.Lock()
 	f.cancelled = true
-	l := f.waitingAt
-	if l == nil || !l.queue.Cancel(&f.waiter, now, wakes) {
+	place := f.waitingAt
+	if place == nil || !place.cancelWait(f, now, wakes) {
 		f.mu.Unlock()
 		return false
 	}
 	f.waitingAt = nil
 	f.mu.Unlock()
-	f.Verdict.Waited += f.waiter.Waited
-	f.deny(Cancelled, &f.point.stages[f.next-1], now, wakes)
+	f.deny(Cancelled, place.at(f), now, wakes)
 	f.finish()
 	return true
 }
@@ -582,6 +634,9 @@ func (f *Flow) deny(r Reason, st *stage, now limit.Instant, wakes *sched.Wakes) 
 	}
 	clear(f.charges)
 	f.charges = f.charges[:0]
+	if f.lookup != nil {
+		f.lookup.leave(now, wakes)
+	}
 	if own {
 		wakes.Run()
 	}
@@ -629,6 +684,10 @@ func (f *Flow) Free() {
 		f.class.free()
 		f.class = nil
 	}
+	if f.lookup != nil {
+		f.lookup.free()
+		f.lookup = nil
+	}
 	e.pool.Put(f)
 }
 
@@ -638,6 +697,9 @@ func (f *Flow) Abort() {
 	now := f.engine.authority.Now()
 	for i := len(f.charges) - 1; i >= 0; i-- {
 		f.charges[i].limiter.undo(&f.charges[i], now, &f.wakes)
+	}
+	if f.lookup != nil {
+		f.lookup.leave(now, &f.wakes)
 	}
 	f.wakes.Run()
 	f.Free()
@@ -679,6 +741,9 @@ func (f *Flow) End(o Outcome) bool {
 	if len(f.point.gauges) > 0 && !f.noEnd {
 		h.flow = f
 	}
+	if f.lookup != nil {
+		h.lead = f.lookup.lead
+	}
 	ok := f.engine.end(&h, &o, &f.wakes)
 	f.Free()
 	return ok
@@ -693,6 +758,7 @@ type holding struct {
 	stripe  int
 	flow    *Flow     // if flux meters should read it, and it is there
 	read    []reading // what flux meters have read already, if it is not
+	lead    cache.Lead
 }
 
 // longestWork bounds durations, so that a wrong one does not spoil sums.
@@ -726,6 +792,7 @@ func (e *Engine) end(h *holding, o *Outcome, wakes *Wakes) bool {
 	for i := range h.read {
 		h.read[i].observe(h.stripe, &how)
 	}
+	e.leave(h.lead, now, wakes)
 	wakes.Run()
 	return ok
 }

@@ -99,6 +99,20 @@ func (l *limiter) configure(spec *LimiterSpec, now limit.Instant, wakes *sched.W
 	}
 }
 
+var _ waitingPlace = (*limiter)(nil)
+
+// cancelWait implements waitingPlace.
+func (l *limiter) cancelWait(f *Flow, now limit.Instant, wakes *sched.Wakes) bool {
+	if !l.queue.Cancel(&f.waiter, now, wakes) {
+		return false
+	}
+	f.Verdict.Waited += f.waiter.Waited
+	return true
+}
+
+// at implements waitingPlace.
+func (l *limiter) at(f *Flow) *stage { return &f.point.stages[f.next-1] }
+
 // take charges an account without waiting.
 func (l *limiter) take(ctx context.Context, key string, n float64, now limit.Instant) (ledger.Charge, error) {
 	if l.slots != nil {

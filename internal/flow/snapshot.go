@@ -36,6 +36,7 @@ type controlPoint struct {
 	classifiers []classifier // in the order of running
 	stages      []stage      // in the order of deciding
 	ramps       int          // how many of them, at the beginning, admit flows in ramp mode
+	cacheAt     int          // how many of them come before the caches are asked
 	gauges      []gauge      // flux meters; selected by the bits that follow those of the stages
 }
 
@@ -169,6 +170,9 @@ func (p *publication) point(name string) *controlPoint {
 		}
 		late.add(spec.Selectors, len(b.stages))
 		b.stages = append(b.stages, buildStage(l, spec, b.slot))
+		if spec.rank() < QuotaScheduler {
+			b.cacheAt = len(b.stages)
+		}
 	}
 	for i, spec := range p.specs {
 		if !p.selects(spec.Selectors, name) {
@@ -282,6 +286,16 @@ const (
 	minPriority = 1e-3
 	maxPriority = 1e6
 )
+
+// selected tells whether a stage applies.
+func (p *controlPoint) selected(bits []uint64) bool {
+	for i := range p.stages {
+		if bits[i>>6]&(1<<(i&63)) != 0 {
+			return true
+		}
+	}
+	return false
+}
 
 // rampIn tells whether a stage that admits flows in ramp mode applies.
 func (p *controlPoint) rampIn(bits []uint64) bool {

@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sluice-project/sluice/internal/cache"
 	"github.com/sluice-project/sluice/internal/ledger"
 	"github.com/sluice-project/sluice/internal/limit"
 )
@@ -30,11 +31,13 @@ var ErrInvalidToken = errors.New("flow token was not issued by this server or cl
 // at the time of day in order to make that rarer still.
 //
 // Version 2 added workloads, limiters that were passed without a charge, and flux meters; tokens of
-// version 1 are still read.
+// version 1 are still read. Version 3 is for flows that lead others who wait for their result; all others have
+// version 2, so that servers which do not know it can end them.
 const (
-	tokenVersion = 2
-	nonceSize    = 12
-	maxTokenSize = 64 << 10
+	tokenVersion     = 2
+	tokenVersionLead = 3
+	nonceSize        = 12
+	maxTokenSize     = 64 << 10
 )
 
 type nonceSource struct {
@@ -77,7 +80,15 @@ const (
 // then be freed. Flows that hold nothing have a token too: their end is counted.
 func (f *Flow) Seal(dst []byte) []byte {
 	var plain [512]byte
-	p := append(plain[:0], tokenVersion)
+	lead := cache.Lead(0)
+	if f.lookup != nil {
+		lead = f.lookup.lead
+	}
+	version := byte(tokenVersion)
+	if lead != 0 {
+		version = tokenVersionLead
+	}
+	p := append(plain[:0], version)
 	p = binary.LittleEndian.AppendUint64(p, uint64(f.started))
 	p = binary.LittleEndian.AppendUint64(p, uint64(f.Verdict.Waited))
 	p = appendString(p, f.point.name)
@@ -92,6 +103,9 @@ func (f *Flow) Seal(dst []byte) []byte {
 		}
 	}
 	p = f.appendReadings(p)
+	if lead != 0 {
+		p = binary.LittleEndian.AppendUint64(p, uint64(lead))
+	}
 	n := len(dst)
 	dst = append(dst, f.engine.nonce.prefix[:]...)
 	dst = binary.BigEndian.AppendUint64(dst, f.engine.nonce.count.Add(1))
@@ -203,6 +217,7 @@ func (e *Engine) EndToken(token []byte, o *Outcome) (EndResult, error) {
 	}
 	h := holding{
 		stats: t.stats, charges: t.charges, started: t.started, waited: t.waited, stripe: t.stripe(), read: t.read,
+		lead: t.lead,
 	}
 	if !e.end(&h, o, &t.wakes) && slots {
 		return Expired, nil
@@ -230,6 +245,7 @@ func (e *Engine) ReleaseToken(token []byte) (EndResult, error) {
 			result = Expired
 		}
 	}
+	e.leave(t.lead, now, &t.wakes)
 	t.wakes.Run()
 	return result, nil
 }
@@ -242,6 +258,7 @@ type openToken struct {
 	stats   *pointStats
 	charges []charge // of limiters that are still there
 	read    []reading
+	lead    cache.Lead // the flow computes a result that others may wait for
 	inline  [inlineCharges]charge
 	buf     [512]byte
 	wakes   Wakes
@@ -269,7 +286,7 @@ func (e *Engine) open(token []byte, t *openToken) bool {
 	}
 	r := tokenReader{b: plain}
 	version := r.byte()
-	if version != 1 && version != tokenVersion {
+	if version < 1 || version > tokenVersionLead {
 		return false
 	}
 	t.id = [nonceSize]byte(token)
@@ -285,6 +302,9 @@ func (e *Engine) open(token []byte, t *openToken) bool {
 	}
 	if version > 1 {
 		t.read = readReadings(&r, snap)
+	}
+	if t.lead = 0; version == tokenVersionLead {
+		t.lead = cache.Lead(r.uint64())
 	}
 	return !r.short
 }

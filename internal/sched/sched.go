@@ -122,6 +122,9 @@ type Waiter struct {
 // Wakes collects waiters that have left a queue until it is safe to tell them. The zero Wakes is empty.
 type Wakes struct{ head, tail *Waiter }
 
+// Add makes Run resume a waiter that waits for something else than a Scheduler; its Resumer must be set.
+func (ws *Wakes) Add(w *Waiter) { ws.add(w) }
+
 func (ws *Wakes) add(w *Waiter) {
 	w.next = nil
 	if ws.tail == nil {
