@@ -168,7 +168,9 @@ func TestDNSKeeps(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fakeDNS{hosts: map[string][]string{"a.internal": {"10.0.0.1"}}}
 		d := runDNS(t, DNS{Interval: 30 * time.Second, Keep: 5 * time.Minute, Resolver: f, Services: []DNSService{{"a", "a.internal"}}})
-		f.set(func() { f.fail = &net.DNSError{Err: "server misbehaving", Name: "a.internal", Server: "10.0.0.53:53", IsTemporary: true} })
+		f.set(func() {
+			f.fail = &net.DNSError{Err: "server misbehaving", Name: "a.internal", Server: "10.0.0.53:53", IsTemporary: true}
+		})
 		good := time.Now()
 		time.Sleep(40 * time.Second)
 		synctest.Wait()

@@ -98,7 +98,11 @@ func (r *resource) watch(ctx context.Context, options metav1.ListOptions) (watch
 
 // note keeps what went wrong, if something did. That a resource version is too old is part of the game.
 func (r *resource) note(ctx context.Context, err error) {
-	if err == nil || ctx.Err() != nil || errors.Is(err, io.EOF) || apierrors.IsResourceExpired(err) || apierrors.IsGone(err) {
+	if err == nil {
+		r.update(func(*table) {})
+		return
+	}
+	if ctx.Err() != nil || errors.Is(err, io.EOF) || apierrors.IsResourceExpired(err) || apierrors.IsGone(err) {
 		return
 	}
 	text := explain(r.name.Resource, err)
