@@ -477,8 +477,11 @@ type CacheResult struct {
 	Result *CacheValue `protobuf:"bytes,1,opt,name=result,proto3" json:"result,omitempty"`
 	// The answers for the global keys, by key.
 	Global map[string]*CacheValue `protobuf:"bytes,2,rep,name=global,proto3" json:"global,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// This flow was chosen to compute the missing value: others wait for its CacheUpsert.
-	Leader        bool `protobuf:"varint,3,opt,name=leader,proto3" json:"leader,omitempty"`
+	// This flow was chosen to compute the missing value: others wait for it. Store it with CacheService.Upsert, then
+	// end the flow; when it ends without, the next one that waits is chosen.
+	Leader bool `protobuf:"varint,3,opt,name=leader,proto3" json:"leader,omitempty"`
+	// Whose values these are, where the server is configured with a tenant label. Pass it on to CacheService.
+	Tenant        string `protobuf:"bytes,4,opt,name=tenant,proto3" json:"tenant,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -532,6 +535,13 @@ func (x *CacheResult) GetLeader() bool {
 		return x.Leader
 	}
 	return false
+}
+
+func (x *CacheResult) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
 }
 
 // CacheValue is the answer for one key.
@@ -1779,11 +1789,12 @@ const file_sluice_flow_v1_flow_proto_rawDesc = "" +
 	"result_key\x18\x01 \x01(\tR\tresultKey\x12\x1f\n" +
 	"\vglobal_keys\x18\x02 \x03(\tR\n" +
 	"globalKeys\x124\n" +
-	"\bcoalesce\x18\x03 \x01(\x0e2\x18.sluice.flow.v1.CoalesceR\bcoalesce\"\xf1\x01\n" +
+	"\bcoalesce\x18\x03 \x01(\x0e2\x18.sluice.flow.v1.CoalesceR\bcoalesce\"\x89\x02\n" +
 	"\vCacheResult\x122\n" +
 	"\x06result\x18\x01 \x01(\v2\x1a.sluice.flow.v1.CacheValueR\x06result\x12?\n" +
 	"\x06global\x18\x02 \x03(\v2'.sluice.flow.v1.CacheResult.GlobalEntryR\x06global\x12\x16\n" +
-	"\x06leader\x18\x03 \x01(\bR\x06leader\x1aU\n" +
+	"\x06leader\x18\x03 \x01(\bR\x06leader\x12\x16\n" +
+	"\x06tenant\x18\x04 \x01(\tR\x06tenant\x1aU\n" +
 	"\vGlobalEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x120\n" +
 	"\x05value\x18\x02 \x01(\v2\x1a.sluice.flow.v1.CacheValueR\x05value:\x028\x01\"P\n" +
