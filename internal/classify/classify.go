@@ -10,38 +10,6 @@ package classify
 
 import "errors"
 
-// Request is what a door knows about an HTTP request. It must not change while a flow uses it. The zero Request
-// is valid and has the label set of a request about which nothing is known.
-type Request struct {
-	// ID identifies the request; may be empty.
-	ID string
-	// Method, Path (with the query), Host, Scheme and Protocol ("HTTP/1.1") as they came.
-	Method, Path, Host, Scheme, Protocol string
-	// Headers by name in lower case; several values are joined with ", ".
-	Headers map[string]string
-	// Size of the body in bytes; negative: not known. Body may be its beginning only.
-	Size int64
-	Body string
-	// Source and Destination of the connection.
-	Source, Destination Address
-	// SourceServices and DestinationServices have these addresses, as far as discovery knows.
-	SourceServices, DestinationServices []string
-	// Metadata is what proxies attach: metadataContext.filterMetadata of Envoy.
-	Metadata map[string]any
-	// PathLabel adds the label http.path, which requests that come by Envoy have.
-	PathLabel bool
-
-	baggage baggage
-}
-
-// Address is one end of a connection.
-type Address struct {
-	// Text is an IP address, or the path of a Unix socket.
-	Text string
-	// Port is 0 with a path.
-	Port uint32
-}
-
 // Label is a label that a classifier made.
 type Label struct {
 	Key, Value string
@@ -92,18 +60,3 @@ type Ruleset interface {
 
 // ErrNotCompiled is returned for a language that was not linked in.
 var ErrNotCompiled = errors.New("classify: this build has no such language")
-
-type (
-	baggage struct{}
-	parsed  struct{}
-)
-
-// Label finds one label of the request, without making all of them.
-func (r *Request) Label(string) (value string, ok bool) { return "", false }
-
-// EachLabel calls f with every label of the request; telemetry tells whether it may be shown in analytics.
-func (r *Request) EachLabel(func(key, value string, telemetry bool)) {}
-
-// Baggage is the value of the baggage header that carries the labels further: what came, and after it those of
-// labels that have Telemetry set. Empty: there is nothing to carry.
-func (r *Request) Baggage([]Label) string { return "" }

@@ -4,8 +4,6 @@ package classify
 
 import (
 	"cmp"
-	"errors"
-	"fmt"
 	"time"
 )
 
@@ -87,12 +85,4 @@ func (b Bounds) withDefaults() Bounds {
 		MaxBodyBytes:  cmp.Or(b.MaxBodyBytes, 1<<20),
 		MaxValueBytes: cmp.Or(b.MaxValueBytes, 4096),
 	}
-}
-
-// Compile compiles a classifier. It checks again what the language of policies checks; an error names the label.
-func Compile(s Spec) (Ruleset, error) {
-	if s.Rego != nil && s.CompileRego == nil {
-		return nil, fmt.Errorf("rego: %w", ErrNotCompiled)
-	}
-	return nil, errors.New("not yet")
 }

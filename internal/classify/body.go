@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package classify
+
+import (
+	"encoding/json"
+	"strconv"
+	"strings"
+)
+
+// MaxJSONValues is how many values the JSON of a body may have where all of them are made, for Rego and for
+// request.json of CEL: together they take some ten megabytes. A body with more counts as truncated.
+const MaxJSONValues = 50_000
+
+// Truncated tells whether the body is only the beginning of what the client sent, or longer than limit: the header
+// content-length says more, or Envoy says so. The error is that of a content-length that is no number.
+func (r *Request) Truncated(limit int) (bool, error) {
+	if len(r.Body) > limit || r.Headers["x-envoy-auth-partial-body"] == "true" {
+		return true, nil
+	}
+	text, ok := r.Headers["content-length"]
+	if !ok {
+		return false, nil
+	}
+	length, err := strconv.ParseInt(text, 10, 64)
+	return length > int64(len(r.Body)), err
+}
+
+// CheckJSON tells whether the text is JSON, and whether it has more than MaxJSONValues values. It takes no memory.
+func CheckJSON(text string) (valid, tooMany bool) {
+	s := scanner{text: text}
+	valid = s.scan()
+	return valid, s.values > MaxJSONValues
+}
+
+// bodyJSON is the body as JSON, for all expressions of a flow.
+func (in *Input) bodyJSON(b Bounds) (any, bool) {
+	p := &in.parsed
+	if p.jsonRead {
+		return p.json, p.hasJSON
+	}
+	p.jsonRead = true
+	body := in.Request.Body
+	if cut, err := in.Request.Truncated(b.MaxBodyBytes); cut || err != nil || body == "" {
+		return nil, false
+	}
+	if valid, tooMany := CheckJSON(body); !valid || tooMany {
+		return nil, false
+	}
+	d := json.NewDecoder(strings.NewReader(body))
+	d.UseNumber()
+	if d.Decode(&p.json) != nil {
+		return nil, false
+	}
+	p.json, p.hasJSON = numbers(p.json), true
+	return p.json, true
+}
+
+// numbers replaces json.Number by int64 where that is exact, else by float64.
+func numbers(v any) any {
+	switch v := v.(type) {
+	case json.Number:
+		if n, err := v.Int64(); err == nil {
+			return n
+		}
+		f, _ := v.Float64() // infinite when it is too large, which is what is closest
+		return f
+	case map[string]any:
+		for key, value := range v {
+			v[key] = numbers(value)
+		}
+	case []any:
+		for i, value := range v {
+			v[i] = numbers(value)
+		}
+	}
+	return v
+}
+
+// anyText is the text of a value of metadata, as encoding/json reads them.
+func anyText(v any) (string, bool) {
+	switch v := v.(type) {
+	case string:
+		return v, true
+	case float64:
+		return formatFloat(v), true
+	}
+	text, err := json.Marshal(v)
+	return string(text), err == nil
+}
+
+// parsed are parts of a request that all classifiers of a flow share.
+type parsed struct {
+	json              any
+	jsonRead, hasJSON bool
+	shared            any
+}
+
+// Shared returns what build makes of the input, once for all rulesets of a language. Only one language uses it.
+func (in *Input) Shared(build func(*Input) any) any {
+	if in.parsed.shared == nil {
+		in.parsed.shared = build(in)
+	}
+	return in.parsed.shared
+}
