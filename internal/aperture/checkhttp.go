@@ -132,9 +132,9 @@ func encode(check *checkv1.CheckResponse) string {
 
 // EncodeCheckResponse is Aperture's answer for a flow that was decided with Request.Explain set, in the form in
 // which proxies keep it for their access log. The token is that of the flow; empty: it has none.
-func EncodeCheckResponse(f *flow.Flow, r *flow.Request, token []byte) string {
+func EncodeCheckResponse(f *flow.Flow, r *flow.Request, started time.Time, token []byte) string {
 	if token == nil {
 		token = []byte{}
 	}
-	return encode(Respond(f, r, Details{Started: time.Now().Add(-f.Verdict.Waited), Token: token}))
+	return encode(Respond(f, r, Details{Started: started, Token: token}))
 }
