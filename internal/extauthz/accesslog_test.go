@@ -32,6 +32,11 @@ func entryOf(code uint32, fields *structpb.Struct) *datav3.HTTPAccessLogEntry {
 	}
 }
 
+// tokenFields is the metadata of a request with this text for a token.
+func tokenFields(text string) *structpb.Struct {
+	return &structpb.Struct{Fields: map[string]*structpb.Value{tokenKey: structpb.NewStringValue(text)}}
+}
+
 func TestAccessLogEndsFlows(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := New(Config{Engine: newEngine(t, slotSpec(1, flow.ConcurrencyLimiter))})
@@ -170,9 +175,6 @@ func (s *stream) SendAndClose(*accesslogv3.StreamAccessLogsResponse) error {
 func TestGarbageInAccessLogsIsCounted(t *testing.T) {
 	d := New(Config{Engine: newEngine(t, slotSpec(1, flow.ConcurrencyLimiter))})
 	good := check(t, d, t.Context(), asked("control-point", "slots"))
-	token := func(text string) *structpb.Struct {
-		return &structpb.Struct{Fields: map[string]*structpb.Value{tokenKey: structpb.NewStringValue(text)}}
-	}
 	forged := []byte(good.DynamicMetadata.Fields[tokenKey].GetStringValue())
 	forged[20] ^= 1
 	s := &stream{messages: []*accesslogv3.StreamAccessLogsMessage{
@@ -183,11 +185,11 @@ func TestGarbageInAccessLogsIsCounted(t *testing.T) {
 			LogEntry: []*datav3.HTTPAccessLogEntry{
 				nil,
 				{},
-				entryOf(200, nil), entryOf(200, token("")),
+				entryOf(200, nil), entryOf(200, tokenFields("")),
 				entryOf(200, &structpb.Struct{Fields: map[string]*structpb.Value{tokenKey: structpb.NewNumberValue(7)}}),
-				entryOf(200, token(strings.Repeat("A", maxMetadataTextSize+1))),
-				entryOf(200, token("%%%")), entryOf(200, token("AAAA")), entryOf(200, token(string(forged))),
-				entryOf(200, token(strings.Repeat(",", 100))),
+				entryOf(200, tokenFields(strings.Repeat("A", maxMetadataTextSize+1))),
+				entryOf(200, tokenFields("%%%")), entryOf(200, tokenFields("AAAA")), entryOf(200, tokenFields(string(forged))),
+				entryOf(200, tokenFields(strings.Repeat(",", 100))),
 				entryOf(200, good.DynamicMetadata),
 			},
 		}}},

@@ -107,16 +107,22 @@ func AwaitPort(t testing.TB, address string) {
 	})
 }
 
-// Example copies a file of the repository to a folder of the test and returns the path of the copy. The pairs of
-// replace are old and new texts, such as the address that the file names and the one to use in this test; an old text
-// that is not in the file fails the test, so that files and tests cannot drift apart.
-func Example(t testing.TB, path string, replace ...string) string {
+// Read is the text of a file of the repository.
+func Read(t testing.TB, path string) string {
 	t.Helper()
 	raw, err := os.ReadFile(filepath.Join(Root(t), path))
 	if err != nil {
 		t.Fatal(err)
 	}
-	text := string(raw)
+	return string(raw)
+}
+
+// Example copies a file of the repository to a folder of the test and returns the path of the copy. The pairs of
+// replace are old and new texts, such as the address that the file names and the one to use in this test; an old text
+// that is not in the file fails the test, so that files and tests cannot drift apart.
+func Example(t testing.TB, path string, replace ...string) string {
+	t.Helper()
+	text := Read(t, path)
 	for i := 0; i+1 < len(replace); i += 2 {
 		if !strings.Contains(text, replace[i]) {
 			t.Fatalf("%s: has no %q, which the test wants to replace", path, replace[i])

@@ -76,11 +76,7 @@ func Sluice(t testing.TB, o Options) *Server {
 func (s *Server) AddPolicy(name, document string) {
 	s.t.Helper()
 	if strings.HasSuffix(document, ".yaml") && !strings.Contains(document, "\n") {
-		raw, err := os.ReadFile(filepath.Join(Root(s.t), document))
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		document = string(raw)
+		document = Read(s.t, document)
 	}
 	if err := os.WriteFile(filepath.Join(s.PolicyDir, name), []byte(document), 0o600); err != nil {
 		s.t.Fatal(err)

@@ -122,7 +122,7 @@ type app struct {
 
 func startApp(t testing.TB) *app {
 	a := &app{}
-	a.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	a.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		a.requests.Add(1)
 		a.last.Store(&r.Header)
 		if f := a.hold.Load(); f != nil {
@@ -131,6 +131,8 @@ func startApp(t testing.TB) *app {
 		}
 		_, _ = io.WriteString(w, "hello\n")
 	}))
+	a.Config.MaxHeaderBytes = 16 << 20
+	a.Start()
 	t.Cleanup(a.Close)
 	a.addr = a.Listener.Addr().String()
 	return a
