@@ -139,10 +139,10 @@ func (c *Cache) lookup(ctx context.Context, k Key, now limit.Instant) Answer {
 }
 
 // errAnswerFull is told about values that do not fit into an answer.
-var errAnswerFull = fmt.Errorf("the values of one answer have more than %d bytes together: ask for this key by itself", MaxAnswerBytes)
+var errAnswerFull = invalid("the values of one answer have more than %d bytes together: ask for this key by itself", MaxAnswerBytes)
 
 // errTooManyKeys is told about keys beyond MaxGlobalKeys.
-var errTooManyKeys = fmt.Errorf("more than %d global cache keys in one request", MaxGlobalKeys)
+var errTooManyKeys = invalid("more than %d global cache keys in one request", MaxGlobalKeys)
 
 // LookupGlobal reads the values of global keys and calls each with the answers, in order. used is what the
 // answer to the caller holds already, in bytes: values that do not fit beside it are not read, nor are those of
@@ -178,14 +178,14 @@ func (c *Cache) upsert(ctx context.Context, k Key, e *Entry, now limit.Instant) 
 		return err
 	}
 	if len(e.Value) > c.cfg.MaxValueBytes {
-		return fmt.Errorf("cache value has %d bytes; expected at most %d", len(e.Value), c.cfg.MaxValueBytes)
+		return invalid("cache value has %d bytes; expected at most %d", len(e.Value), c.cfg.MaxValueBytes)
 	}
 	ttl := min(e.TTL, MaxTTL)
 	switch {
 	case e.NoTTL:
 		ttl = MaxTTL
 	case ttl <= 0:
-		return fmt.Errorf("cache ttl is %s; expected more than 0s, or none for %s", e.TTL, MaxTTL)
+		return invalid("cache ttl is %s; expected more than 0s, or none for %s", e.TTL, MaxTTL)
 	}
 	s := Stored{Value: slices.Clone(e.Value), Fresh: now.Add(ttl)}
 	s.Keep = s.Fresh

@@ -63,26 +63,39 @@ func (k Key) clone() Key {
 	return Key{Kind: k.Kind, Tenant: all[:point], ControlPoint: all[point:name], Name: all[name:]}
 }
 
-// Errors of single keys that Aperture's clients know by their text.
+// ErrNotReady tells that there is no cache. Aperture's clients know it by its text, as they do those of keys
+// and control points that are empty.
+var ErrNotReady = errors.New("cache is not ready")
+
+// InvalidError tells what is wrong with what the caller asked for.
+type InvalidError struct{ text string }
+
+// Error implements error.
+func (e *InvalidError) Error() string { return e.text }
+
+// IsInvalid tells whether an error is the mistake of the caller, and not one of the store.
+func IsInvalid(err error) bool { return errors.As(err, new(*InvalidError)) }
+
+func invalid(format string, args ...any) error { return &InvalidError{fmt.Sprintf(format, args...)} }
+
 var (
-	ErrKeyEmpty          = errors.New("cache key cannot be empty")
-	ErrControlPointEmpty = errors.New("cache control_point cannot be empty")
-	ErrNotReady          = errors.New("cache is not ready")
+	errKeyEmpty          = invalid("cache key cannot be empty")
+	errControlPointEmpty = invalid("cache control_point cannot be empty")
 )
 
 // check tells what is wrong with a key.
 func (k *Key) check() error {
 	switch {
 	case k.Name == "":
-		return ErrKeyEmpty
+		return errKeyEmpty
 	case k.Kind == Result && k.ControlPoint == "":
-		return ErrControlPointEmpty
+		return errControlPointEmpty
 	case len(k.Name) > MaxKeyBytes:
-		return fmt.Errorf("cache key has %d bytes; expected at most %d: use a hash of it", len(k.Name), MaxKeyBytes)
+		return invalid("cache key has %d bytes; expected at most %d: use a hash of it", len(k.Name), MaxKeyBytes)
 	case len(k.ControlPoint) > MaxControlPointBytes:
-		return fmt.Errorf("cache control_point has %d bytes; expected at most %d", len(k.ControlPoint), MaxControlPointBytes)
+		return invalid("cache control_point has %d bytes; expected at most %d", len(k.ControlPoint), MaxControlPointBytes)
 	case len(k.Tenant) > MaxKeyBytes:
-		return fmt.Errorf("cache tenant has %d bytes; expected at most %d", len(k.Tenant), MaxKeyBytes)
+		return invalid("cache tenant has %d bytes; expected at most %d", len(k.Tenant), MaxKeyBytes)
 	}
 	return nil
 }

@@ -91,6 +91,10 @@ var permissions = map[string]permission{
 	"/sluice.flow.v1.FlowService/End":       permitFlow,
 	"/sluice.flow.v1.FlowService/Stream":    permitFlow,
 
+	"/sluice.cache.v1.CacheService/Lookup": permitFlow,
+	"/sluice.cache.v1.CacheService/Upsert": permitFlow,
+	"/sluice.cache.v1.CacheService/Delete": permitFlow,
+
 	"/envoy.service.auth.v3.Authorization/Check":                    permitFlow,
 	"/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs": permitFlow,
 	"/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit":  permitFlow,

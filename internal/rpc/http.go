@@ -13,6 +13,7 @@ import (
 	"connectrpc.com/connect"
 
 	"github.com/sluice-project/sluice/api"
+	"github.com/sluice-project/sluice/api/gen/sluice/cache/v1/cachev1connect"
 	"github.com/sluice-project/sluice/api/gen/sluice/control/v1/controlv1connect"
 	"github.com/sluice-project/sluice/api/gen/sluice/flow/v1/flowv1connect"
 	"github.com/sluice-project/sluice/api/gen/sluice/observe/v1/observev1connect"
@@ -27,6 +28,9 @@ func (s *Server) handler() (http.Handler, error) {
 	mux.Handle(flowv1connect.NewFlowServiceHandler(FlowConnect{s.config.Flow}, options...))
 	mux.Handle(observev1connect.NewObserveServiceHandler(ObserveConnect{s.config.Observe}, options...))
 	mux.Handle(policyv1connect.NewPolicyServiceHandler(PolicyConnect{s.config.Policy}, options...))
+	if s.config.Cache != nil {
+		mux.Handle(cachev1connect.NewCacheServiceHandler(CacheConnect{s.config.Cache}, options...))
+	}
 	if s.config.Control != nil {
 		mux.Handle(controlv1connect.NewControlServiceHandler(ControlConnect{s.config.Control}, options...))
 	}

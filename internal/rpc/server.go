@@ -21,6 +21,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
 
+	cachev1 "github.com/sluice-project/sluice/api/gen/sluice/cache/v1"
 	controlv1 "github.com/sluice-project/sluice/api/gen/sluice/control/v1"
 	flowv1 "github.com/sluice-project/sluice/api/gen/sluice/flow/v1"
 	observev1 "github.com/sluice-project/sluice/api/gen/sluice/observe/v1"
@@ -33,6 +34,8 @@ type ServerConfig struct {
 	Observe *ObserveService
 	Policy  *PolicyService
 	Auth    *Auth
+	// Cache serves the caches; nil: not there.
+	Cache *CacheService
 	// Control serves circuits and alerts; nil: not there.
 	Control *ControlService
 	// Metrics and Debug serve /metrics and /debug/; nil: not there.
@@ -140,6 +143,9 @@ func (s *Server) newGRPC() *grpc.Server {
 	flowv1.RegisterFlowServiceServer(g, s.config.Flow)
 	observev1.RegisterObserveServiceServer(g, s.config.Observe)
 	policyv1.RegisterPolicyServiceServer(g, s.config.Policy)
+	if s.config.Cache != nil {
+		cachev1.RegisterCacheServiceServer(g, s.config.Cache)
+	}
 	if s.config.Control != nil {
 		controlv1.RegisterControlServiceServer(g, s.config.Control)
 	}
