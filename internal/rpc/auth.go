@@ -126,6 +126,11 @@ var permissions = map[string]permission{
 	"/sluice.control.v1.ControlService/DeleteDynamicConfig": permitChange,
 	"/sluice.control.v1.ControlService/ListAlerts":          permitRead,
 
+	// Previews show labels of users, but no secrets, and to viewers no bodies.
+	"/sluice.discovery.v1.DiscoveryService/ListControlPoints": permitRead,
+	"/sluice.discovery.v1.DiscoveryService/ListServices":      permitRead,
+	"/sluice.discovery.v1.DiscoveryService/PreviewFlows":      permitRead,
+
 	// Metrics of others can move the limits of policies that query them.
 	"/opentelemetry.proto.collector.metrics.v1.MetricsService/Export": permitChange,
 

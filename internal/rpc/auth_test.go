@@ -103,7 +103,7 @@ func TestRoleNames(t *testing.T) {
 // TestEveryMethodHasAPermission fails when a method is added and nobody decided who may call it.
 func TestEveryMethodHasAPermission(t *testing.T) {
 	s := testServer(t, ServerConfig{
-		Control: NewControlService(control.New(control.Config{}), nil),
+		Control: NewControlService(control.New(control.Config{}), nil), Discovery: NewDiscoveryService(nil, nil),
 	})
 	found := map[string]bool{}
 	for service, info := range s.grpc.GetServiceInfo() {

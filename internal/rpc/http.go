@@ -15,6 +15,7 @@ import (
 	"github.com/sluice-project/sluice/api"
 	"github.com/sluice-project/sluice/api/gen/sluice/cache/v1/cachev1connect"
 	"github.com/sluice-project/sluice/api/gen/sluice/control/v1/controlv1connect"
+	"github.com/sluice-project/sluice/api/gen/sluice/discovery/v1/discoveryv1connect"
 	"github.com/sluice-project/sluice/api/gen/sluice/flow/v1/flowv1connect"
 	"github.com/sluice-project/sluice/api/gen/sluice/observe/v1/observev1connect"
 	"github.com/sluice-project/sluice/api/gen/sluice/policy/v1/policyv1connect"
@@ -33,6 +34,9 @@ func (s *Server) handler() (http.Handler, error) {
 	}
 	if s.config.Control != nil {
 		mux.Handle(controlv1connect.NewControlServiceHandler(ControlConnect{s.config.Control}, options...))
+	}
+	if s.config.Discovery != nil {
+		mux.Handle(discoveryv1connect.NewDiscoveryServiceHandler(DiscoveryConnect{s.config.Discovery}, options...))
 	}
 	if s.config.Prometheus != nil {
 		mux.Handle("/api/v1/", s.config.Prometheus)
@@ -81,7 +85,8 @@ func (s *Server) counted(next http.Handler) http.Handler {
 func (s *Server) endable(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != observev1connect.ObserveServiceWatchOverviewProcedure &&
-			r.URL.Path != controlv1connect.ControlServiceWatchSignalsProcedure {
+			r.URL.Path != controlv1connect.ControlServiceWatchSignalsProcedure &&
+			r.URL.Path != discoveryv1connect.DiscoveryServicePreviewFlowsProcedure {
 			next.ServeHTTP(w, r)
 			return
 		}

@@ -23,6 +23,7 @@ import (
 
 	cachev1 "github.com/sluice-project/sluice/api/gen/sluice/cache/v1"
 	controlv1 "github.com/sluice-project/sluice/api/gen/sluice/control/v1"
+	discoveryv1 "github.com/sluice-project/sluice/api/gen/sluice/discovery/v1"
 	flowv1 "github.com/sluice-project/sluice/api/gen/sluice/flow/v1"
 	observev1 "github.com/sluice-project/sluice/api/gen/sluice/observe/v1"
 	policyv1 "github.com/sluice-project/sluice/api/gen/sluice/policy/v1"
@@ -38,6 +39,8 @@ type ServerConfig struct {
 	Cache *CacheService
 	// Control serves circuits and alerts; nil: not there.
 	Control *ControlService
+	// Discovery shows control points, services and live flows; nil: not there.
+	Discovery *DiscoveryService
 	// Metrics and Debug serve /metrics and /debug/; nil: not there.
 	Metrics, Debug http.Handler
 	// Prometheus serves the HTTP API of Prometheus and takes metrics of others: /api/v1/ and /v1/metrics; nil:
@@ -148,6 +151,9 @@ func (s *Server) newGRPC() *grpc.Server {
 	}
 	if s.config.Control != nil {
 		controlv1.RegisterControlServiceServer(g, s.config.Control)
+	}
+	if s.config.Discovery != nil {
+		discoveryv1.RegisterDiscoveryServiceServer(g, s.config.Discovery)
 	}
 	for _, d := range s.config.Doors {
 		if d.RegisterGRPC != nil {
