@@ -123,7 +123,7 @@ func (d *Decision) gains(left float64) time.Duration {
 		return r.Interval
 	}
 	missing := min(math.Floor(left)+1, d.Limit) - left
-	return seconds(missing / r.FillAmount * r.Interval.Seconds())
+	return max(1, seconds(missing/r.FillAmount*r.Interval.Seconds()))
 }
 
 // wholeSeconds rounds up, to 1 at least.
