@@ -125,17 +125,36 @@ func number(v pcommon.Value) (n float64, ok bool) {
 	return n, !math.IsNaN(n) && !math.IsInf(n, 0)
 }
 
-// clock reads a time in milliseconds: the variant of its key that says so counts before the one in nanoseconds,
-// which Lua's plugins write in milliseconds, too.
-func (r record) clock(key, source string) (float64, bool) {
-	if n, ok := r.number(key + "_ms"); ok {
-		return n, true
+// clock reads a time in nanoseconds since any moment: SDKs for Python count from the start of the machine. The
+// variant of its key that ends in _ms counts before the other one, which Lua's plugins write in milliseconds, too.
+func (r record) clock(key, source string) (int64, bool) {
+	if v, ok := r.attributes.Get(key + "_ms"); ok {
+		return nanoseconds(v, 1e6)
 	}
-	n, ok := r.number(key)
-	if source != sourceLua {
-		n /= 1e6
+	v, ok := r.attributes.Get(key)
+	if !ok {
+		return 0, false
 	}
-	return n, ok
+	unit := int64(1)
+	if source == sourceLua {
+		unit = 1e6
+	}
+	return nanoseconds(v, unit)
+}
+
+// nanoseconds reads a number of units. Integers are exact: the times of today have more digits than a float.
+func nanoseconds(v pcommon.Value, unit int64) (int64, bool) {
+	const most = math.MaxInt64 / 2 // so that the difference of two fits
+	if v.Type() == pcommon.ValueTypeInt {
+		n := v.Int()
+		return n * unit, n <= most/unit && n >= -most/unit
+	}
+	n, ok := number(v)
+	n *= float64(unit)
+	if !ok || math.Abs(n) > most {
+		return 0, false
+	}
+	return int64(n), true
 }
 
 // outcome tells how the work of a flow went.
@@ -164,6 +183,8 @@ func (r record) outcome(source string) flow.Outcome {
 	return o
 }
 
+func milliseconds(ns int64) float64 { return float64(ns) / 1e6 }
+
 // longest is the longest duration that a record may tell, in milliseconds: a year.
 const longest = 366 * 24 * 3600 * 1000
 
@@ -178,9 +199,9 @@ func put(o *flow.Outcome, key string, n float64, ok bool) {
 func (r record) clocks(o *flow.Outcome, source string) {
 	end, ended := r.clock(flowEndKey, source)
 	start, started := r.clock(flowStartKey, source)
-	put(o, flowDuration, end-start, ended && started)
+	put(o, flowDuration, milliseconds(end-start), ended && started)
 	start, started = r.clock(workloadStartKey, source)
-	put(o, workloadDuration, end-start, ended && started)
+	put(o, workloadDuration, milliseconds(end-start), ended && started)
 }
 
 // envoyTimes tells durations by what Envoy measured.
