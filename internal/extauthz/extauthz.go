@@ -25,6 +25,9 @@ type Config struct {
 	Engine *flow.Engine
 	// Services finds the services that have an IP address. It may be called concurrently; nil: none is known.
 	Services func(address string) []string
+	// ControlPoint is that of requests about which nothing names one, which Istio's extension providers cannot do;
+	// "": they are refused.
+	ControlPoint string
 	// CheckResponse makes the text of the metadata key aperture.check_response of a decided flow, from which access
 	// logs of Aperture's Envoy configuration tell how it went; nil or "": there is no such key. It may read the flow
 	// until it returns, and may be called concurrently. The call came at the time started. The token is empty when

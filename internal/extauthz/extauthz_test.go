@@ -189,6 +189,13 @@ func TestControlPointComesFromMetadataThenExtensions(t *testing.T) {
 		}
 	}
 	wantCount(t, d, "sluice_extauthz_checks_total", "no_control_point", 4)
+	d = New(Config{Engine: newEngine(t, rateSpec(1, 0.5)), ControlPoint: "cp"})
+	if out := check(t, d, t.Context(), asked("label.user", "a")); out.GetDeniedResponse() == nil {
+		t.Errorf("the default: got %v, want that cp denies", out)
+	}
+	if out := check(t, d, t.Context(), asked("label.user", "a", "control-point", "other")); out.GetDeniedResponse() != nil {
+		t.Errorf("what is named wins over the default: got %v, want OK", out)
+	}
 }
 
 func TestServicesAreThoseOfEnvoyThenOfTheDestination(t *testing.T) {

@@ -42,7 +42,9 @@ func (d *Door) request(ctx context.Context, a *authv3.AttributeContext) *flow.Re
 		}
 		return extensions[key]
 	}
-	r.ControlPoint = setting(settingControlPoint)
+	if r.ControlPoint = setting(settingControlPoint); r.ControlPoint == "" {
+		r.ControlPoint = d.config.ControlPoint
+	}
 	r.RampMode = setting(settingRampMode) == "true"
 	r.NoEnd = setting(settingNoEnd) == "true"
 	for key, value := range extensions {
