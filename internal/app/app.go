@@ -21,8 +21,11 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sluice-project/sluice/internal/alert"
+	"github.com/sluice-project/sluice/internal/cache"
 	"github.com/sluice-project/sluice/internal/config"
 	"github.com/sluice-project/sluice/internal/control"
+	"github.com/sluice-project/sluice/internal/discovery"
+	"github.com/sluice-project/sluice/internal/discovery/kubernetes"
 	"github.com/sluice-project/sluice/internal/document"
 	"github.com/sluice-project/sluice/internal/flow"
 	"github.com/sluice-project/sluice/internal/ledger"
@@ -139,13 +142,17 @@ type parts struct {
 	listeners []net.Listener
 	store     *store.SQLite
 	ledger    *ledger.Memory
+	cache     *cache.Cache
 	engine    *flow.Engine
+	directory *discovery.Directory
+	cluster   *kubernetes.Source // nil: none is watched
 	signals   *signal.Service
 	alerts    *alert.Center
 	runtime   *control.Runtime
 	catalog   *document.Catalog
 	watch     *document.Watch // nil without a policy directory
 	server    *rpc.Server
+	drain     func() // ends what waits
 }
 
 // build makes everything, in the order of dependence. On an error, close closes what there is.
@@ -183,8 +190,11 @@ func (p *parts) build(ctx context.Context) (err error) {
 	if err = os.WriteFile(filepath.Join(c.DataDir, startedFile), nil, 0o600); err != nil {
 		return fmt.Errorf("write to the data directory: %w", err)
 	}
+	if p.cache, err = cache.New(c.Caches.Cache()); err != nil {
+		return err
+	}
 	p.engine, err = flow.New(flow.Config{
-		Authority: p.ledger, TokenKey: key, MaxWaiting: int(c.Limits.MaxWaiting),
+		Authority: p.ledger, Cache: p.cache, TokenKey: key, MaxWaiting: int(c.Limits.MaxWaiting),
 		MaxControlPoints: int(c.Limits.MaxControlPoints), AgentGroup: c.AgentGroup, Logger: p.log,
 	})
 	if err != nil {
@@ -193,11 +203,17 @@ func (p *parts) build(ctx context.Context) (err error) {
 	if p.registry, err = newRegistry(p.engine, p.ledger); err != nil {
 		return err
 	}
+	if err = p.registry.Register(p.cache.Collector()); err != nil {
+		return err
+	}
+	if err = p.openDiscovery(c); err != nil {
+		return err
+	}
 	if err = p.buildControl(ctx); err != nil {
 		return err
 	}
 	p.catalog, err = document.NewCatalog(document.Config{
-		Store: p.store, Compiler: Compiler{}, Publisher: &publisher{engine: p.engine, runtime: p.runtime, log: p.log},
+		Store: p.store, Compiler: Compiler{Classifiers: bounds(c.Classifiers)}, Publisher: &publisher{engine: p.engine, runtime: p.runtime, log: p.log},
 		Logger: p.log, Registerer: p.registry, NoDirectory: c.PolicyDir == "",
 		MaxPolicies: int(c.Limits.MaxPolicies), KeptVersions: int(c.Limits.KeptVersions),
 	})
@@ -276,12 +292,18 @@ func (p *parts) newServer() (*rpc.Server, error) {
 	}
 	info := rpc.ServerInfo{Version: version.Get().String(), DataDir: c.DataDir, Start: p.begin, Policies: p.policies}
 	prom := promapi.New(promapi.Config{Signals: p.signals, Logger: p.log})
+	doors, err := p.doors()
+	if err != nil {
+		return nil, err
+	}
 	config := rpc.ServerConfig{
-		Flow: rpc.NewFlowService(p.engine, nil), Observe: rpc.NewObserveService(p.engine, info),
+		Flow: rpc.NewFlowService(p.engine, p.directory.ByIP), Cache: rpc.NewCacheService(p.cache),
+		Discovery: rpc.NewDiscoveryService(p.engine, p.directory), Observe: rpc.NewObserveService(p.engine, info),
 		Policy: rpc.NewPolicyService(p.catalog, p.runtime), Control: rpc.NewControlService(p.runtime, p.alerts),
-		Auth: p.access.auth, Metrics: metricsHandler(p.registry, p.log), Prometheus: prom, Doors: append([]rpc.Door{{RegisterGRPC: prom.RegisterOTLP}}, p.doors()...),
+		Auth: p.access.auth, Metrics: metricsHandler(p.registry, p.log),
+		Prometheus: prom, Doors: append(doors, rpc.Door{RegisterGRPC: prom.RegisterOTLP}),
 		TLS: encryption, AllowedOrigins: c.HTTP.AllowedOrigins, MaxConnections: int(c.Limits.MaxConnections),
-		Drain: p.engine.Close, ShutdownTimeout: c.ShutdownTimeout.Std(), Logger: p.log, Version: info.Version,
+		Drain: p.drain, ShutdownTimeout: c.ShutdownTimeout.Std(), Logger: p.log, Version: info.Version,
 	}
 	if p.access.auth.Open() && c.Loopback() {
 		config.AllowedHosts = append([]string{}, c.HTTP.AllowedHosts...)
@@ -321,6 +343,10 @@ func (p *parts) run(ctx context.Context) error {
 	})
 	group.Go(func() error { return p.engine.Run(ctx) })
 	group.Go(func() error { return p.ledger.Run(ctx) })
+	group.Go(func() error { return p.directory.Run(ctx) })
+	if p.cluster != nil {
+		group.Go(func() error { return p.cluster.Run(ctx, p.directory.Feed("kubernetes")) })
+	}
 	group.Go(func() error { return p.alerts.Run(ctx) })
 	group.Go(func() error { return p.runtime.Run(ctx) })
 	if p.watch != nil {
@@ -342,6 +368,9 @@ func (p *parts) close() error {
 	}
 	if p.signals != nil {
 		p.signals.Close()
+	}
+	if p.cache != nil {
+		errs = append(errs, p.cache.Close())
 	}
 	if p.ledger != nil {
 		errs = append(errs, p.ledger.Close())

@@ -11,7 +11,11 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 
+	"github.com/sluice-project/sluice/internal/classify"
+	"github.com/sluice-project/sluice/internal/classify/rego"
+	"github.com/sluice-project/sluice/internal/config"
 	"github.com/sluice-project/sluice/internal/control"
 	"github.com/sluice-project/sluice/internal/document"
 	"github.com/sluice-project/sluice/internal/fielderr"
@@ -22,14 +26,20 @@ import (
 	"github.com/sluice-project/sluice/internal/signal"
 )
 
+// modules is one for the process, which bounds how many evaluate at the same time.
+var modules = sync.OnceValue(func() *rego.Language { return rego.New(rego.Config{}) })
+
 // Compiler compiles policy documents and values files of blueprints for the catalog. The zero Compiler
 // is ready.
-type Compiler struct{}
+type Compiler struct {
+	// Classifiers bounds one evaluation of a classifier; zero values are the defaults.
+	Classifiers classify.Bounds
+}
 
 var _ document.Compiler = Compiler{}
 
 // Compile implements document.Compiler.
-func (Compiler) Compile(src document.Source) (*document.Compiled, error) {
+func (k Compiler) Compile(src document.Source) (*document.Compiled, error) {
 	doc, err := blueprint.Parse(policy.Source{File: src.File, Name: src.Name, Blueprint: src.Blueprint, Text: src.Text, CheckQuery: signal.CheckQuery})
 	if err != nil {
 		var mistakes fielderr.List
@@ -69,15 +79,27 @@ func (Compiler) Compile(src document.Source) (*document.Compiled, error) {
 	if work.meters, err = flow.FromFluxMeters(doc.Name, doc.Policy.Resources.FlowControl.FluxMeters); err != nil {
 		return nil, document.Invalid(document.Problem{File: src.File, Path: "resources.flow_control.flux_meters", Message: err.Error()})
 	}
+	work.classifiers, err = flow.FromClassifiers(doc.Name, doc.Hash, doc.Policy.Resources.FlowControl.Classifiers, flow.ClassifierConfig{
+		CompileRego: modules().Compile, Bounds: k.Classifiers,
+	})
+	if err != nil {
+		return nil, document.Invalid(document.Problem{File: src.File, Path: "resources.flow_control.classifiers", Message: err.Error()})
+	}
 	out.Value = work
 	return out, nil
 }
 
 // compiled is what a policy asks of both planes.
 type compiled struct {
-	limiters []*flow.LimiterSpec
-	meters   []*flow.MeterSpec
-	program  *control.Program
+	limiters    []*flow.LimiterSpec
+	meters      []*flow.MeterSpec
+	classifiers []*flow.ClassifierSpec
+	program     *control.Program
+}
+
+// bounds are the settings of classifiers as package classify has them.
+func bounds(c config.Classifiers) classify.Bounds {
+	return classify.Bounds{Timeout: c.Timeout.Std(), MaxBodyBytes: int(c.MaxBodyBytes)}
 }
 
 // status says of every component whether it works, as far as the document tells, and warns of parts that do
@@ -171,6 +193,7 @@ func (p *publisher) collect(set []*document.Compiled) (all everything, work map[
 		work[c] = mine
 		all.set.Limiters = append(all.set.Limiters, mine.limiters...)
 		all.set.Meters = append(all.set.Meters, mine.meters...)
+		all.set.Classifiers = append(all.set.Classifiers, mine.classifiers...)
 		all.programs = append(all.programs, mine.program)
 	}
 	return all, work, nil
@@ -186,7 +209,7 @@ func identified(c *document.Compiled) (compiled, error) {
 	for _, l := range c.Limiters {
 		ids[l.Component] = ledger.LimiterID(l.UID)
 	}
-	out := compiled{limiters: make([]*flow.LimiterSpec, len(work.limiters)), meters: work.meters, program: work.program}
+	out := compiled{limiters: make([]*flow.LimiterSpec, len(work.limiters)), meters: work.meters, classifiers: work.classifiers, program: work.program}
 	for i, s := range work.limiters {
 		own := *s
 		own.ID = ids[s.Component]

@@ -18,9 +18,13 @@ import (
 // signalsDir is where time series are, in the data directory.
 const signalsDir = "signals"
 
-// CheckFiles checks what a configuration names and a checked config.Config does not cover: the file of targets.
+// CheckFiles checks what a configuration names and a checked config.Config does not cover: the file of targets, and names
+// of Kubernetes.
 // It reads no secrets, so that a configuration can be checked where these are not.
 func CheckFiles(c config.Config) error {
+	if err := clusterOf(c).Validate().Err(); c.Discovery.Kubernetes.Enabled && err != nil {
+		return fmt.Errorf("discovery: %w", err)
+	}
 	if c.Signals.ScrapeConfigFile == "" {
 		return nil
 	}

@@ -54,6 +54,16 @@ type Config struct {
 	Control Control `json:"control"`
 	// Where alerts go.
 	Alerts Alerts `json:"alerts"`
+	// Labels that policies derive from requests.
+	Classifiers Classifiers `json:"classifiers"`
+	// Results that flows share.
+	Caches Caches `json:"caches"`
+	// Services and their addresses.
+	Discovery Discovery `json:"discovery"`
+	// Proxies that ask about a request with a request: nginx, Caddy, Traefik, HAProxy.
+	ForwardAuth ForwardAuth `json:"forward_auth"`
+	// Rate limit service of Envoy.
+	EnvoyRateLimit EnvoyRateLimit `json:"envoy_rate_limit"`
 	// Bounds on memory.
 	Limits Limits `json:"limits"`
 	// Pages for people who look into a running server.

@@ -49,8 +49,19 @@ func TestDefaults(t *testing.T) {
 		Signals: Signals{
 			Retention: Duration(24 * time.Hour), MaxBytes: 512 << 20, MaxSeries: 100_000, QueryTimeout: Duration(5 * time.Second),
 		},
-		Control: Control{HistoryTicks: 600},
-		Debug:   Debug{Enabled: true},
+		Control:     Control{HistoryTicks: 600},
+		Classifiers: Classifiers{Timeout: Duration(10 * time.Millisecond), MaxBodyBytes: 1 << 20},
+		Caches: Caches{
+			MaxBytes: 64 << 20, MaxValueBytes: 1 << 20, CoalesceTimeout: Duration(30 * time.Second), StaleFor: Duration(5 * time.Minute),
+		},
+		Discovery: Discovery{
+			MaxEntities: 100_000,
+			DNS:         DNS{Interval: Duration(30 * time.Second), Timeout: Duration(5 * time.Second), Keep: Duration(10 * time.Minute)},
+			Kubernetes:  Kubernetes{ClusterDomain: "cluster.local"},
+		},
+		ForwardAuth:    ForwardAuth{QueueTimeout: Duration(500 * time.Millisecond)},
+		EnvoyRateLimit: EnvoyRateLimit{ControlPoint: "ratelimit/{domain}", Headers: "ratelimit"},
+		Debug:          Debug{Enabled: true},
 	}
 	if diff := cmp.Diff(want, c); diff != "" {
 		t.Errorf("defaults (-want +got):\n%s", diff)
@@ -90,12 +101,15 @@ func TestOrderOfSources(t *testing.T) {
 var listSamples = map[string]string{
 	"auth.tokens":    `[{"name": "ci", "role": "viewer", "token_file": "/t"}]`,
 	"alerts.targets": `[{"name": "pager", "type": "webhook", "url": "http://pager.example"}]`,
+
+	"discovery.static":       `[{"service": "shop", "addresses": ["10.0.0.1"]}]`,
+	"discovery.dns.services": `[{"service": "shop", "host": "shop.example"}]`,
 }
 
 // samples are values for every other type of setting.
 var samples = map[string]string{
 	"text": "sample", "duration": "7s", "whole number": "7", "true or false": "true",
-	"list of text": "a,b",
+	"list of text": "a,b", "mapping of text": "{a: b}",
 }
 
 // orElse is a, or b when there is no a.
@@ -174,6 +188,9 @@ func TestMistakes(t *testing.T) {
 		{"duration", "shutdown_timeout: 25h\n", nil, []string{`shutdown_timeout: got 25h0m0s, want 0s to 1h`}},
 		{"bound", "limits: {max_policies: 0}\n", nil, []string{`limits.max_policies: got 0, want 1 to 1000000`}},
 		{"half of TLS", "tls: {cert_file: /c}\n", nil, []string{`tls.key_file: got nothing, want the path of a file, because tls.cert_file is set`}},
+		{"doors", "classifiers: {timeout: 2s, max_body_bytes: 3}\ncaches: {max_value_bytes: 0, stale_for: -1s}\nforward_auth: {queue_timeout: 2m}\nalso_listen: [nowhere]\n", nil, []string{"also_listen[0]", "classifiers.timeout", "classifiers.max_body_bytes", "forward_auth.queue_timeout", "caches.max_value_bytes", "caches.stale_for"}},
+		{"services", "discovery:\n  static: [{service: any, addresses: [x]}]\n  dns: {services: [{service: shop}]}\n", nil, []string{"discovery.static[0].service", "discovery.static[0].addresses[0]", "discovery.dns.services[0].host"}},
+		{"rate limit service", "envoy_rate_limit: {headers: some}\n", nil, []string{"envoy_rate_limit.headers"}},
 		{"origin", "http: {allowed_origins: ['https://x/y', '*']}\n", nil, []string{"http.allowed_origins[0]", "http.allowed_origins[1]"}},
 		{"host", "http: {allowed_hosts: ['http://x']}\n", nil, []string{"http.allowed_hosts[0]"}},
 		{"no name", "auth: {tokens: [{role: admin, token: 0123456789abcdef}]}\n", nil, []string{"auth.tokens[0].name: got 0 characters, want 1 to 128"}},

@@ -20,6 +20,7 @@ type Key struct {
 	Field   string // the Go field
 
 	kind, elem reflect.Kind
+	item       reflect.Type // of a list of mappings
 	index      []int
 }
 
@@ -45,6 +46,9 @@ func keysOf(t reflect.Type, prefix string, index []int) []Key {
 		if k.kind == reflect.Slice {
 			k.elem = f.Go.Type.Elem().Kind()
 		}
+		if k.elem == reflect.Struct {
+			k.item = f.Go.Type.Elem()
+		}
 		if f.Go.Type == reflect.TypeFor[Duration]() {
 			k.kind = reflect.String // is written as text
 		}
@@ -61,6 +65,8 @@ func typeName(t reflect.Type) string {
 		return "true or false"
 	case t.Kind() == reflect.Int64:
 		return "whole number"
+	case t.Kind() == reflect.Map:
+		return "mapping of text"
 	case t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.Struct:
 		return "list of mappings"
 	case t.Kind() == reflect.Slice:

@@ -188,7 +188,7 @@ func (k Key) document(text string) string {
 	}
 	text = strings.TrimSpace(text)
 	switch {
-	case k.kind == reflect.Slice && (k.elem != reflect.String || strings.HasPrefix(text, "[")):
+	case k.kind == reflect.Map, k.kind == reflect.Slice && (k.elem != reflect.String || strings.HasPrefix(text, "[")):
 		return out.String() + " " + strings.ReplaceAll(text, "\n", " ")
 	case k.kind == reflect.Slice:
 		var items []string

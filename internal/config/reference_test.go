@@ -9,8 +9,11 @@ import (
 	"go/parser"
 	"go/token"
 	"os"
+	"reflect"
 	"strings"
 	"testing"
+
+	"github.com/sluice-project/sluice/internal/policy/strict"
 )
 
 var update = flag.Bool("update", false, "write docs/reference/configuration.md")
@@ -45,7 +48,7 @@ const intro = `# Configuration
 
 Unknown keys, wrong types and impossible values are refused, all at once, with file, line and column.
 ` + "`sluice serve --check-config`" + ` checks without starting. An environment variable that is empty counts as not
-set; lists are written as YAML (` + "`[a, b]`" + `) or, for lists of text, with commas.
+set; lists and mappings are written as YAML (` + "`[a, b]`, `{a: b}`" + `) or, for lists of text, with commas.
 
 A file with everything in it:
 
@@ -64,10 +67,10 @@ func renderReference(t *testing.T) string {
 	}
 	for _, k := range Keys() {
 		fmt.Fprintf(&out, "\n## %s\n\n%s\n", k.Name, comments[k.Owner+"."+k.Field])
-		if k.Name == "auth.tokens" {
+		if k.item != nil {
 			out.WriteString("\nEach has:\n\n")
-			for _, f := range []string{"Name", "Role", "Token", "TokenFile"} {
-				fmt.Fprintf(&out, "- `%s`: %s\n", jsonName(f), comments["Token."+f])
+			for _, f := range strict.Fields(k.item) {
+				fmt.Fprintf(&out, "- `%s`: %s\n", f.Name, comments[k.item.Name()+"."+f.Go.Name])
 			}
 		}
 	}
@@ -76,27 +79,23 @@ func renderReference(t *testing.T) string {
 
 func anchor(key string) string { return strings.ReplaceAll(key, ".", "") }
 
-func jsonName(field string) string {
-	return map[string]string{"Name": "name", "Role": "role", "Token": "token", "TokenFile": "token_file"}[field]
-}
-
 // exampleFile is a file with all defaults. It is read back below.
 func exampleFile(comments map[string]string) string {
 	var out strings.Builder
-	group := ""
+	var open []string // sections that the line before is in
 	for _, k := range Keys() {
-		g, name, nested := strings.Cut(k.Name, ".")
-		if !nested {
-			name, g = g, ""
+		sections := strings.Split(k.Name, ".")
+		name := sections[len(sections)-1]
+		sections = sections[:len(sections)-1]
+		for i, section := range sections {
+			if i >= len(open) || open[i] != section {
+				about := strings.TrimSuffix(firstSentence(comments, sections[:i+1]), ".")
+				fmt.Fprintf(&out, "%s%s: # %s\n", strings.Repeat("  ", i), section, about)
+				open = nil
+			}
 		}
-		if g != group && g != "" {
-			fmt.Fprintf(&out, "%s: # %s\n", g, strings.TrimSuffix(firstSentence(comments, g), "."))
-		}
-		group = g
-		indent := ""
-		if nested {
-			indent = "  "
-		}
+		open = sections
+		indent := strings.Repeat("  ", len(sections))
 		switch {
 		case k.Default != "":
 			fmt.Fprintf(&out, "%s%s: %s\n", indent, name, k.Default)
@@ -114,25 +113,43 @@ func exampleFile(comments map[string]string) string {
 var exampleOf = map[string]string{
 	"policy_dir": "/etc/sluice/policies", "tls.cert_file": "/etc/sluice/tls.crt", "tls.key_file": "/etc/sluice/tls.key",
 	"http.allowed_origins": "[https://console.example.com]", "http.allowed_hosts": "[sluice.internal]",
+	"also_listen": "[':8089', ':4317']", "agent_group": "edge", "caches.tenant_label": "tenant",
+	"discovery.static":                "[{service: payments, addresses: [10.2.0.7]}]",
+	"discovery.dns.services":          "[{service: checkout, host: checkout.internal}]",
+	"discovery.kubernetes.kubeconfig": "/etc/sluice/kubeconfig", "discovery.kubernetes.namespace": "shop",
+	"discovery.kubernetes.node":       "node-1",
+	"envoy_rate_limit.control_points": "{edge: ingress}", "envoy_rate_limit.labels": "{remote_address: client_ip}",
 }
 
-func firstSentence(comments map[string]string, group string) string {
-	for name, text := range comments {
-		if strings.EqualFold(name, "Config."+group) {
-			first, _, _ := strings.Cut(text, ". ")
-			return strings.ToLower(first[:1]) + first[1:]
+// firstSentence is what the comment of a section says first.
+func firstSentence(comments map[string]string, sections []string) string {
+	t, text := reflect.TypeFor[Config](), ""
+	for _, section := range sections {
+		for _, f := range strict.Fields(t) {
+			if f.Name == section {
+				t, text = f.Go.Type, comments[f.Owner.Name()+"."+f.Go.Name]
+				break
+			}
 		}
 	}
-	return ""
+	first, _, _ := strings.Cut(text, ". ")
+	return strings.ToLower(first[:1]) + first[1:]
 }
 
 // fieldComments reads the comments of all fields from the source.
 func fieldComments(t *testing.T) map[string]string {
-	f, err := parser.ParseFile(token.NewFileSet(), "config.go", nil, parser.ParseComments)
-	if err != nil {
-		t.Fatal(err)
-	}
 	out := map[string]string{}
+	for _, file := range []string{"config.go", "doors.go"} {
+		f, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ParseComments)
+		if err != nil {
+			t.Fatal(err)
+		}
+		addComments(t, f, out)
+	}
+	return out
+}
+
+func addComments(t *testing.T, f *ast.File, out map[string]string) {
 	ast.Inspect(f, func(n ast.Node) bool {
 		spec, ok := n.(*ast.TypeSpec)
 		if !ok {
@@ -151,7 +168,6 @@ func fieldComments(t *testing.T) map[string]string {
 		}
 		return true
 	})
-	return out
 }
 
 // TestExampleOfReference reads the file that the reference shows.

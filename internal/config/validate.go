@@ -70,6 +70,7 @@ func (c Config) Validate() fielderr.List {
 	v.signals(c.Signals)
 	v.between("control.history_ticks", c.Control.HistoryTicks, 1, 100_000)
 	v.alerts(c.Alerts)
+	v.doors(c)
 	v.limits(c.Limits)
 	return v.problems
 }
