@@ -8,9 +8,13 @@ import (
 	"strings"
 )
 
-// MaxJSONValues is how many values the JSON of a body may have where all of them are made, for Rego and for
-// request.json of CEL: together they take some ten megabytes. A body with more counts as truncated.
-const MaxJSONValues = 50_000
+// The bounds of JSON of which all values are made, for Rego and for request.json of CEL. A body beyond them counts
+// as truncated. The values together take some ten megabytes. Numbers are those of float64 and somewhat more, as
+// arithmetic on 1e999999999 would take the memory of all its digits.
+const (
+	maxJSONValues   = 50_000
+	maxNumberDigits = 1000
+)
 
 // Truncated tells whether the body is only the beginning of what the client sent, or longer than limit: the header
 // content-length says more, or Envoy says so. The error is that of a content-length that is no number.
@@ -26,11 +30,12 @@ func (r *Request) Truncated(limit int) (bool, error) {
 	return length > int64(len(r.Body)), err
 }
 
-// CheckJSON tells whether the text is JSON, and whether it has more than MaxJSONValues values. It takes no memory.
-func CheckJSON(text string) (valid, tooMany bool) {
+// CheckJSON tells whether the text is JSON, and whether it is too much: more than 50,000 values, or numbers with
+// more than 1000 digits. It takes no memory.
+func CheckJSON(text string) (valid, tooMuch bool) {
 	s := scanner{text: text}
 	valid = s.scan()
-	return valid, s.values > MaxJSONValues
+	return valid, s.values > maxJSONValues || s.hugest > maxNumberDigits
 }
 
 // bodyJSON is the body as JSON, for all expressions of a flow.
@@ -44,7 +49,7 @@ func (in *Input) bodyJSON(b Bounds) (any, bool) {
 	if cut, err := in.Request.Truncated(b.MaxBodyBytes); cut || err != nil || body == "" {
 		return nil, false
 	}
-	if valid, tooMany := CheckJSON(body); !valid || tooMany {
+	if valid, tooMuch := CheckJSON(body); !valid || tooMuch {
 		return nil, false
 	}
 	d := json.NewDecoder(strings.NewReader(body))

@@ -7,7 +7,7 @@ import "fmt"
 // Compile compiles a classifier. It checks again what the language of policies checks; an error names the label. A
 // classifier without rules and without Rego makes no labels.
 func Compile(s Spec) (Ruleset, error) {
-	b := s.Bounds.withDefaults()
+	b := s.Bounds.WithDefaults()
 	set := &ruleset{}
 	seen := map[string]bool{}
 	for i := range s.Rules {

@@ -79,7 +79,7 @@ func metadata(m map[string]any, path []string) (string, bool) {
 
 // Check says what is wrong with the extractor, or nil. Errors of CEL are cel.Problems.
 func (e *Extractor) Check() error {
-	_, err := e.compile(Bounds{}.withDefaults())
+	_, err := e.compile(Bounds{}.WithDefaults())
 	return err
 }
 
@@ -164,6 +164,11 @@ func (s *pathStep) run(in *Input, out []Label) ([]Label, *Error) {
 		out = append(out, s.label.with(value, s.bounds))
 	}
 	return out, nil
+}
+
+// NewLabel makes a label with a value as classifiers give it: cut to its bounds, and sanitized.
+func NewLabel(key, value string, telemetry bool, b Bounds) Label {
+	return Label{Key: key, Telemetry: telemetry}.with(value, b)
 }
 
 // with is the label with a value: cut to its bounds, and sanitized.

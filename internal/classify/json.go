@@ -5,7 +5,9 @@ package classify
 import (
 	"bytes"
 	"encoding/json"
+	"math"
 	"math/bits"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -29,6 +31,7 @@ type scanner struct {
 	pointers []extract.Pointer // at most maxPointers
 	found    []string          // by pointer: the text of the value; "": none
 	values   int               // how many values there are
+	hugest   int               // the largest exponent of a number, or its length
 }
 
 // scan fills s.found and tells whether the text is JSON.
@@ -215,6 +218,7 @@ func (s *scanner) escape() bool {
 }
 
 func (s *scanner) number() bool {
+	start := s.pos
 	s.take('-')
 	if !s.take('0') && s.digits() == 0 {
 		return false
@@ -222,12 +226,22 @@ func (s *scanner) number() bool {
 	if s.take('.') && s.digits() == 0 {
 		return false
 	}
-	if s.take('e') || s.take('E') {
-		if !s.take('+') {
-			s.take('-')
-		}
-		return s.digits() > 0
+	s.hugest = max(s.hugest, s.pos-start)
+	if !s.take('e') && !s.take('E') {
+		return true
 	}
+	if !s.take('+') {
+		s.take('-')
+	}
+	start = s.pos
+	if s.digits() == 0 {
+		return false
+	}
+	exponent, err := strconv.Atoi(s.text[start:s.pos])
+	if err != nil {
+		exponent = math.MaxInt
+	}
+	s.hugest = max(s.hugest, exponent)
 	return true
 }
 

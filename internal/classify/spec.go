@@ -78,8 +78,8 @@ type Bounds struct {
 	MaxValueBytes int
 }
 
-// withDefaults fills zero values.
-func (b Bounds) withDefaults() Bounds {
+// WithDefaults fills zero values.
+func (b Bounds) WithDefaults() Bounds {
 	return Bounds{
 		Timeout:       cmp.Or(b.Timeout, 10*time.Millisecond),
 		MaxBodyBytes:  cmp.Or(b.MaxBodyBytes, 1<<20),
