@@ -261,7 +261,7 @@ func (e *Engine) Run(ctx context.Context) error {
 			e.forgetRetired(time.Now())
 		case <-rates.C:
 			e.rates.mu.Lock()
-			e.takeRatesLocked(time.Now())
+			e.takeRatesLocked(time.Now(), rateEvery/2)
 			e.rates.mu.Unlock()
 		}
 	}

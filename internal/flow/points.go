@@ -56,6 +56,7 @@ const (
 	maxSeenValues    = 16
 	maxSeenValueSize = 64
 	maxSeenKeySize   = 128
+	forgetAfter      = 16       // samples without a key that makes room for another one
 	maxSeenLabels    = 256      // looked at in one flow
 	maxSeenBytes     = 32 << 20 // of all control points together
 	seenOverhead     = 64       // bytes for one text, besides itself, about
@@ -179,11 +180,11 @@ func (s *pointSeen) key(key string, budget *atomic.Int64) *keySeen {
 	return k
 }
 
-// forget drops the key that was seen least, unless all were seen of late. REQUIRES mu.
+// forget drops the key that was seen least, of those that were not seen of late. REQUIRES mu.
 func (s *pointSeen) forget(budget *atomic.Int64) bool {
 	least := ""
 	for key, k := range s.keys {
-		if s.samples-k.last >= firstSamples && (least == "" || k.count < s.keys[least].count) {
+		if s.samples-k.last >= forgetAfter && (least == "" || k.count < s.keys[least].count) {
 			least = key
 		}
 	}
@@ -236,9 +237,7 @@ func (e *Engine) Points(prefix string, labels bool) []PointView {
 	snap := e.snapshot.Load()
 	e.rates.mu.Lock()
 	defer e.rates.mu.Unlock()
-	if now.Sub(e.rates.last()) >= rateEvery {
-		e.takeRatesLocked(now)
-	}
+	e.takeRatesLocked(now, rateEvery*3/2) // Run was faster, unless it does not run
 	var out []PointView
 	e.eachPoint(func(s *pointStats) {
 		if !strings.HasPrefix(s.name, prefix) {

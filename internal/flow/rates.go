@@ -37,9 +37,12 @@ func (s *pointStats) reading() pointReading {
 	return pointReading{s.admitted() + s.unmatched.Load() + denied, denied}
 }
 
-// takeRatesLocked reads the counters. REQUIRES rates.mu.
-func (e *Engine) takeRatesLocked(now time.Time) {
+// takeRatesLocked reads the counters, unless they were read less than a while ago. REQUIRES rates.mu.
+func (e *Engine) takeRatesLocked(now time.Time, ago time.Duration) {
 	r := &e.rates
+	if now.Sub(r.last()) < ago {
+		return
+	}
 	before, next := (r.reads-1)%rateSlots, r.reads%rateSlots
 	e.eachPoint(func(s *pointStats) {
 		read := s.reading()
