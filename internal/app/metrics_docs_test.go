@@ -12,6 +12,7 @@ import (
 	"maps"
 	"math"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -38,10 +39,16 @@ func TestMetricsReference(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	for _, d := range described(p.registry) {
+		if !slices.ContainsFunc(metrics, func(m metric) bool { return m.name == d.name }) {
+			metrics = append(metrics, d)
+		}
+	}
+	slices.SortStableFunc(metrics, func(a, b metric) int { return strings.Compare(a.name, b.name) })
 	want := metricsReference(metrics)
-	for _, name := range described(p.registry) {
-		if !strings.Contains(want, "`"+name+"`") {
-			t.Errorf("metric %s is declared, but this test brings no server to show it", name)
+	for _, m := range metrics {
+		if !strings.Contains(want, "`"+m.name+"`") && !strings.HasPrefix(m.name, "go_") && !strings.HasPrefix(m.name, "process_") {
+			t.Errorf("metric %s is in no section of the page", m.name)
 		}
 	}
 	if *updateDocs {
@@ -160,8 +167,15 @@ func metricsReference(metrics []metric) string {
 		{"infinite_signal", "", ""},
 		{"sluice_signal_", "Time series and queries", ""},
 		{"sluice_alert", "Alerts", ""},
+		{"sluice_classifier", "Classifiers", "One series per classifier: `policy` is its policy and `index` its place in the list there."},
+		{"sluice_cache_", "Caches", ""},
+		{"sluice_discovery_", "Discovery", ""},
+		{"sluice_forwardauth_", "Doors", "What other systems ask by. The flows behind it count as all others."},
+		{"sluice_extauthz_", "", ""},
+		{"sluice_rls_", "", ""},
+		{"sluice_aperture_", "", ""},
 		{"sluice_", "The server", ""},
-		{"flux_meter", "Flux meters", "One series per flux meter of a policy, decision and status. The buckets are those of the meter; values are in the unit of what it measures, most often milliseconds. `http_status_code` is empty: no door of this release reports one."},
+		{"flux_meter", "Flux meters", "One series per flux meter of a policy, decision and status. The buckets are those of the meter; values are in the unit of what it measures, most often milliseconds. `http_status_code` is empty for flows whose end does not tell one."},
 		{"invalid_flux_meter", "", ""},
 		{"workload_", "Workloads and limiters under their Aperture names", "The same counters as above under the names and labels that policies and dashboards written for Aperture query. `policy_hash` changes with every edit of the policy; the counts go on. `workload_index` is the name of the workload, else its index, else `default`. The `fairness_*` metrics of Aperture have no counterpart yet."},
 		{"request_in_queue", "", ""},
@@ -173,6 +187,9 @@ func metricsReference(metrics []metric) string {
 		{"concurrency_limiter_", "", ""},
 		{"sampler_", "", ""},
 		{"flowcontrol_", "", ""},
+		{"classifier_", "", ""},
+		{"cache_", "", ""},
+		{"service_", "", ""},
 	}
 	var out strings.Builder
 	out.WriteString(metricsIntro)
@@ -211,20 +228,36 @@ series does not grow with the number of users: it is bounded by control points
 [Operations](../operations.md#metrics-and-alerts) says which to alert on.
 `
 
-// described are the names of all metrics that the registry may ever have, our own only.
-func described(r *prometheus.Registry) []string {
+// described are all metrics of ours that the registry may ever have. Of those that nothing has counted yet a
+// description knows all but the type, which their names tell.
+func described(r *prometheus.Registry) []metric {
 	ch := make(chan *prometheus.Desc)
 	go func() {
 		defer close(ch)
 		r.Describe(ch)
 	}()
-	var names []string
+	var out []metric
 	for d := range ch {
-		// Desc has no accessor for its name.
-		_, rest, _ := strings.Cut(d.String(), `fqName: "`)
-		if name, _, _ := strings.Cut(rest, `"`); strings.HasPrefix(name, "sluice_") {
-			names = append(names, name)
+		// Desc has no accessors.
+		parts := description.FindStringSubmatch(d.String())
+		if parts == nil || !ours.MatchString(parts[1]) {
+			continue
 		}
+		m := metric{name: parts[1], kind: "gauge", help: strings.ReplaceAll(parts[2], `\"`, `"`), labels: "none"}
+		if strings.HasSuffix(m.name, "_total") {
+			m.kind = "counter"
+		}
+		if parts[3] != "" {
+			labels := strings.Split(parts[3], ",")
+			slices.Sort(labels)
+			m.labels = "`" + strings.Join(labels, "`, `") + "`"
+		}
+		out = append(out, m)
 	}
-	return names
+	return out
 }
+
+var (
+	description = regexp.MustCompile(`^Desc\{fqName: "([^"]*)", help: "(.*?)"(?:, unit: "[^"]*")?, constLabels: \{.*\}, variableLabels: \{(.*)\}\}$`)
+	ours        = regexp.MustCompile(`^(sluice|cache|classifier|service)_`)
+)
