@@ -195,3 +195,5 @@ func handler(d *Door) http.Handler {
 }
 
 func selectBy(key, value string) label.Expr { return label.Equal(key, value) }
+
+func forceCodec() grpc.CallOption { return grpc.ForceCodecV2(codec.Codec{}) }

@@ -81,13 +81,20 @@ type pointsService struct {
 // GetControlPoints implements FlowControlPointsServiceServer.
 func (s pointsService) GetControlPoints(context.Context, *emptypb.Empty) (*controlpointsv1.FlowControlPoints, error) {
 	out := &controlpointsv1.FlowControlPoints{}
-	for _, p := range s.d.engine.Overview(0).Points {
-		if p.Admitted+p.Denied+p.Unmatched == 0 {
-			continue // a policy names it, and no flow has passed it
+	for _, p := range s.d.engine.Points("", false) {
+		kind := kindFeature
+		if p.HTTP {
+			kind = kindHTTP
 		}
-		out.FlowControlPoints = append(out.FlowControlPoints, &controlpointsv1.FlowControlPoint{
-			Service: "any", ControlPoint: text(p.Name), Type: "feature",
-		})
+		services := p.Services
+		if len(services) == 0 {
+			services = []string{anyService}
+		}
+		for _, service := range services {
+			out.FlowControlPoints = append(out.FlowControlPoints, &controlpointsv1.FlowControlPoint{
+				Service: text(service), ControlPoint: text(p.Name), Type: kind,
+			})
+		}
 	}
 	return out, nil
 }

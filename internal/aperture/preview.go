@@ -79,8 +79,11 @@ func (d *Door) preview(ctx context.Context, in *previewv1.PreviewRequest, show f
 		return status.Error(codes.InvalidArgument, "label_matcher: "+err.Error())
 	}
 	service := in.Service
-	if service == "any" {
+	if service == anyService {
 		service = ""
+	}
+	if d.engine.Taps() >= flow.MaxTaps {
+		return status.Errorf(codes.ResourceExhausted, "%d previews are running, which is the most at a time: try again later", flow.MaxTaps)
 	}
 	for left := int(in.Samples); left > 0; {
 		n, err := d.watch(ctx, tap{in.ControlPoint, service, match, left}, show)

@@ -30,6 +30,13 @@ type Details struct {
 // controlPointType is the telemetry label that tells features from HTTP requests.
 const controlPointType = "aperture.control_point_type"
 
+// The types of control points, and the service that stands for every one and for none.
+const (
+	kindFeature = "feature"
+	kindHTTP    = "http"
+	anyService  = "any"
+)
+
 // Respond makes Aperture's answer for a flow that was decided with Request.Explain set. It refers to nothing of
 // the flow, which may be freed.
 func Respond(f *flow.Flow, r *flow.Request, d Details) *checkv1.CheckResponse {
@@ -75,9 +82,9 @@ func Respond(f *flow.Flow, r *flow.Request, d Details) *checkv1.CheckResponse {
 func labels(out *checkv1.CheckResponse, f *flow.Flow, r *flow.Request) {
 	keys := make(map[string]bool, len(r.Labels)+8)
 	shown := make(map[string]string, len(r.Labels)+8)
-	kind := "feature"
+	kind := kindFeature
 	if r.HTTP != nil {
-		kind = "http"
+		kind = kindHTTP
 		r.HTTP.EachLabel(func(key, value string, telemetry bool) {
 			keys[text(key)] = true
 			if telemetry {
