@@ -4,7 +4,6 @@ package envoy
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -185,10 +184,7 @@ func TestExtAuthzFailsOpen(t *testing.T) {
 	}
 	s = doorstest.Sluice(t, doorstest.Options{Policies: []string{policy}, Listen: s.Addr})
 	doorstest.Eventually(t, func() error { // Envoy connects again, in its own time
-		if got := envoy.get("/", "x-user", "ann"); got.status != 429 {
-			return fmt.Errorf("Sluice is back, got %d", got.status)
-		}
-		return nil
+		return wantStatus(envoy.get("/", "x-user", "ann"), 429)
 	})
 	before := a.requests.Load()
 	if err := s.Stop(); err != nil { // in an orderly way: neither is that an outage
@@ -203,12 +199,7 @@ func TestExtAuthzQueues(t *testing.T) {
 	t.Parallel()
 	envoy, s, app := setup(t, []string{queuePolicy}, "timeout: 0.5s", "timeout: 1.5s")
 	release := make(chan struct{})
-	app.do(func(_ http.ResponseWriter, r *http.Request) {
-		select {
-		case <-release:
-		case <-r.Context().Done():
-		}
-	})
+	arrived := holdRequests(app, release)
 	type result struct {
 		answer
 		err  error
@@ -221,12 +212,7 @@ func TestExtAuthzQueues(t *testing.T) {
 		results <- result{got, err, time.Since(began)}
 	}
 	go ask()
-	doorstest.Eventually(t, func() error {
-		if app.requests.Load() != 1 {
-			return errors.New("the first request has not arrived")
-		}
-		return nil
-	})
+	<-arrived
 	got := envoy.get("/") // waits for a slot, as long as Envoy waits for an answer
 	if got.status != 503 || !strings.Contains(got.body, "policy queue, concurrency scheduler ") {
 		t.Errorf("waited in vain: got %+v, want 503 from Sluice, not from Envoy's time-out", got)
@@ -254,8 +240,7 @@ func TestExtAuthzReturnsSlots(t *testing.T) {
 		}
 		eventuallyEnded(t, s, float64(i+1))
 	}
-	arrived := make(chan struct{})
-	app.do(func(_ http.ResponseWriter, r *http.Request) { arrived <- struct{}{}; <-r.Context().Done() })
+	arrived := holdRequests(app, nil)
 	ctx, leave := context.WithCancel(t.Context())
 	go func() { // a client that leaves
 		r, err := http.NewRequestWithContext(ctx, http.MethodGet, envoy.url, http.NoBody)
@@ -282,7 +267,7 @@ func TestExtAuthzReturnsSlots(t *testing.T) {
 func TestExtAuthzEnvoyOrClientsVanishMidCheck(t *testing.T) {
 	t.Parallel()
 	envoy, s, app := setup(t, []string{queuePolicy}, "timeout: 0.5s", "timeout: 30s")
-	app.do(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	holdRequests(app, nil)
 	ctx, leave := context.WithCancel(t.Context())
 	var clients sync.WaitGroup
 	defer clients.Wait()
