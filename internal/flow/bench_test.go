@@ -14,6 +14,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/sluice-project/sluice/internal/classify"
 	"github.com/sluice-project/sluice/internal/label"
 	"github.com/sluice-project/sluice/internal/ledger"
 	"github.com/sluice-project/sluice/internal/limit"
@@ -280,5 +281,106 @@ func BenchmarkGather(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// BenchmarkHTTP is Start and End of HTTP flows with five labels that policies read: two explicit, three of the
+// request. The others have one classifier that does not select them, one that does nothing, and one that takes a
+// label from a header.
+func BenchmarkHTTP(b *testing.B) {
+	specs := []*LimiterSpec{
+		rateSpec(1, "cp", "user", label.Expr{}, wide),
+		rateSpec(2, "cp", "http.method", label.Equal("http.host", "shop"), wide),
+		rateSpec(3, "cp", "http.request.header.x_team", label.Expr{Op: label.Exists, Key: "tier"}, wide),
+	}
+	header, err := classify.Compile(classify.Spec{Rules: []classify.Rule{
+		{Label: "team", Extractor: classify.Extractor{From: "request.http.headers.x-team"}},
+	}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	nothing := rules(func(_ *classify.Input, out []classify.Label) ([]classify.Label, error) { return out, nil })
+	for _, c := range []struct {
+		name        string
+		classifiers []*ClassifierSpec
+	}{
+		{"no classifier", nil},
+		{"not selected", []*ClassifierSpec{classifierSpec("p", 0, label.Equal("http.host", "other"), nothing)}},
+		{"empty", []*ClassifierSpec{classifierSpec("p", 0, label.Expr{}, nothing)}},
+		{"extractor", []*ClassifierSpec{classifierSpec("p", 0, label.Expr{}, header)}},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			e := newEngine(b)
+			publish(b, e, Set{Limiters: specs, Classifiers: c.classifiers})
+			http := &classify.Request{
+				Method: "GET", Path: "/cart/7?x=y", Host: "shop", Scheme: "https", Protocol: "HTTP/1.1", Size: -1,
+				Headers: map[string]string{"x-team": "red", "accept": "*/*", "user-agent": "bench"},
+			}
+			r := Request{ControlPoint: "cp", Labels: map[string]string{"user": "alice", "tier": "gold"}, HTTP: http, QueueTimeout: -1}
+			b.ReportAllocs()
+			for b.Loop() {
+				f := e.Start(context.Background(), &r)
+				if !f.Admitted() {
+					b.Fatal(f.Verdict.Message())
+				}
+				f.End(Outcome{HTTPStatus: 200})
+			}
+		})
+	}
+}
+
+// BenchmarkLabels is the same flow without HTTP, with all five labels explicit: what HTTP costs is the difference.
+func BenchmarkLabels(b *testing.B) {
+	e := newEngine(b,
+		rateSpec(1, "cp", "user", label.Expr{}, wide),
+		rateSpec(2, "cp", "http.method", label.Equal("http.host", "shop"), wide),
+		rateSpec(3, "cp", "http.request.header.x_team", label.Expr{Op: label.Exists, Key: "tier"}, wide))
+	r := Request{ControlPoint: "cp", QueueTimeout: -1, Labels: map[string]string{
+		"user": "alice", "tier": "gold", "http.method": "GET", "http.host": "shop", "http.request.header.x_team": "red",
+	}}
+	b.ReportAllocs()
+	for b.Loop() {
+		e.Start(context.Background(), &r).End(Outcome{})
+	}
+}
+
+// BenchmarkTokens is Seal and EndToken.
+func BenchmarkTokens(b *testing.B) {
+	e := newEngine(b, rateSpec(1, "cp", "user", label.Expr{}, wide), slotSpec(ConcurrencyLimiter, 2, "cp", "user", 1e6))
+	r := Request{ControlPoint: "cp", Labels: map[string]string{"user": "alice"}}
+	for _, release := range []bool{false, true} {
+		b.Run(fmt.Sprint("release=", release), func(b *testing.B) {
+			var token []byte
+			b.ReportAllocs()
+			for b.Loop() {
+				f := e.Start(context.Background(), &r)
+				token = f.Seal(token[:0])
+				f.Free()
+				if release {
+					if _, err := e.ReleaseToken(token); err != nil {
+						b.Fatal(err)
+					}
+				}
+				if _, err := e.EndToken(token, &Outcome{}); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkPoints reads 1,000 control points with 20 labels each.
+func BenchmarkPoints(b *testing.B) {
+	e := newEngine(b)
+	labels := make(map[string]string)
+	for i := range 20 {
+		labels[fmt.Sprint("label-", i)] = fmt.Sprint("value-", i)
+	}
+	for i := range 1000 {
+		e.Start(context.Background(), &Request{ControlPoint: fmt.Sprint("cp-", i), Labels: labels}).Free()
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		e.Points("", true)
 	}
 }

@@ -5,6 +5,7 @@ package flow
 import (
 	"context"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -378,4 +379,73 @@ func fuzzEngine(tb testing.TB) (*LimiterSpec, *Engine) {
 	e := newEngine(tb, slotSpec(ConcurrencyScheduler, 1, "cp", "", 5), rate, loadSpec(3, "cp"), drivenSlots(AdaptiveConcurrencyScheduler, 4), samplerSpec(5, false))
 	steer(e, 4, setpoint.Setpoint{MaxConcurrency: 5})
 	return rate, e
+}
+
+// TestMetersReadTheOutcome: HTTP statuses make series, explicit durations win over the clock, and attributes count
+// where no label of the start does. It is the same by token.
+func TestMetersReadTheOutcome(t *testing.T) {
+	for _, tokens := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			e := newEngine(t)
+			publish(t, e, Set{Meters: []*MeterSpec{
+				meterSpec("p", "work", meter.WorkloadDuration, label.Expr{}), meterSpec("p", "flow", meter.FlowDuration, label.Expr{}),
+				meterSpec("p", "bytes", "bytes", label.Expr{}),
+			}})
+			for _, tt := range []struct {
+				name   string
+				bytes  string // label at the start; "": none
+				o      Outcome
+				status int
+				want   map[string]float64 // what is measured; -1: invalid
+				failed bool
+			}{
+				{"clock", "", Outcome{}, 0, map[string]float64{"work": 50, "flow": 50, "bytes": -1}, false},
+				{"label", "7", Outcome{Attributes: map[string]float64{"bytes": 8}}, 0, map[string]float64{"work": 50, "flow": 50, "bytes": 7}, false},
+				{"text", "many", Outcome{Attributes: map[string]float64{"bytes": 8}}, 0, map[string]float64{"work": 50, "flow": 50, "bytes": -1}, false},
+				{"attribute", "", Outcome{Attributes: map[string]float64{"bytes": 8}}, 0, map[string]float64{"work": 50, "flow": 50, "bytes": 8}, false},
+				{"not finite", "", Outcome{Attributes: map[string]float64{"bytes": math.Inf(1)}}, 0, map[string]float64{"work": 50, "flow": 50, "bytes": -1}, false},
+				{"durations", "", Outcome{Attributes: map[string]float64{meter.WorkloadDuration: 20.5, meter.FlowDuration: 1e3}}, 0, map[string]float64{"work": 20.5, "flow": 1e3, "bytes": -1}, false},
+				{"explicit", "", Outcome{Duration: time.Second, Attributes: map[string]float64{meter.WorkloadDuration: 20}}, 0, map[string]float64{"work": 1000, "flow": 50, "bytes": -1}, false},
+				{"no durations", "", Outcome{Attributes: map[string]float64{meter.WorkloadDuration: -1, meter.FlowDuration: math.NaN()}}, 0, map[string]float64{"work": 50, "flow": 50, "bytes": -1}, false},
+				{"a very long time", "", Outcome{Attributes: map[string]float64{meter.WorkloadDuration: 1e300}}, 0, map[string]float64{"work": milliseconds(longestWork), "flow": 50, "bytes": -1}, false},
+				{"ok", "", Outcome{HTTPStatus: 201, Failed: true}, 201, map[string]float64{"work": 50, "flow": 50, "bytes": -1}, false},
+				{"not found", "", Outcome{HTTPStatus: 404}, 404, map[string]float64{"work": 50, "flow": 50, "bytes": -1}, true},
+				{"no status", "", Outcome{HTTPStatus: 42, Failed: true}, 0, map[string]float64{"work": 50, "flow": 50, "bytes": -1}, true},
+			} {
+				outcome := meter.OK
+				if tt.failed {
+					outcome = meter.Failed
+				}
+				before := make(map[string]meter.Reading)
+				for name := range tt.want {
+					before[name] = e.meters[meterKey{"p", name}].Read(outcome, tt.status)
+				}
+				kv := []string{"bytes", tt.bytes}
+				if tt.bytes == "" {
+					kv = nil
+				}
+				f := start(e, "cp", kv...)
+				token := f.Seal(nil)
+				time.Sleep(50 * time.Millisecond)
+				if tokens {
+					f.Free()
+					if _, err := e.EndToken(token, &tt.o); err != nil {
+						t.Fatal(err)
+					}
+				} else {
+					f.End(tt.o)
+				}
+				for name, want := range tt.want {
+					r, was := e.meters[meterKey{"p", name}].Read(outcome, tt.status), before[name]
+					last := len(r.Buckets) - 1
+					switch {
+					case want < 0 && r.Invalid != was.Invalid+1:
+						t.Errorf("%s: meter %s did not find that invalid", tt.name, name)
+					case want >= 0 && (r.Buckets[last] != was.Buckets[last]+1 || math.Abs(r.Sum-was.Sum-want) > 1e-6):
+						t.Errorf("%s: meter %s measured %v in %d flows, want %v", tt.name, name, r.Sum-was.Sum, r.Buckets[last]-was.Buckets[last], want)
+					}
+				}
+			}
+		})
+	}
 }
