@@ -55,12 +55,12 @@ const (
 
 func pageSize(size int32) (int, error) {
 	switch {
-	case size < 0 || size > maxPage:
+	case size < 0:
 		return 0, status.Errorf(codes.InvalidArgument, "page_size is %d; expected 0 (%d) to %d", size, defaultPage, maxPage)
 	case size == 0:
 		return defaultPage, nil
 	}
-	return int(size), nil
+	return min(int(size), maxPage), nil
 }
 
 // pageToken and parsePageToken make it plain that a token is nothing to build by hand.
@@ -120,6 +120,11 @@ func toAPIPoint(p *flow.PointView) *discoveryv1.ControlPoint {
 	}
 	for i := range p.Labels {
 		l := &p.Labels[i]
+		if isPath(l.Key) {
+			for i, path := range l.Values {
+				l.Values[i] = showPath(path)
+			}
+		}
 		out.Labels = append(out.Labels, &discoveryv1.LabelSeen{
 			Key: l.Key, Values: l.Values, Distinct: int32(l.Distinct), AtLeast: l.AtLeast, Share: l.Share,
 		})

@@ -35,6 +35,9 @@ const (
 
 const headerLabel = "http.request.header."
 
+// isPath tells whether a label is the path of a request, with its query.
+func isPath(key string) bool { return key == "http.target" || key == "http.path" }
+
 // labels shows labels, those with the first keys if there are too many.
 func (v view) labels(all map[string]string) map[string]string {
 	keys := slices.Sorted(maps.Keys(all))
@@ -44,7 +47,7 @@ func (v view) labels(all map[string]string) map[string]string {
 		value := all[key]
 		if name, ok := strings.CutPrefix(key, headerLabel); ok {
 			value = showHeader(name, value)
-		} else if key == "http.target" || key == "http.path" {
+		} else if isPath(key) {
 			value = showPath(value)
 		}
 		out[cutText(key, maxShownKey)] = cutText(value, maxShownValue)
