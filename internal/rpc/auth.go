@@ -99,6 +99,26 @@ var permissions = map[string]permission{
 	"/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs": permitFlow,
 	"/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit":  permitFlow,
 
+	"/aperture.flowcontrol.check.v1.FlowControlService/Check":                          permitFlow,
+	"/aperture.flowcontrol.check.v1.FlowControlService/CacheLookup":                    permitFlow,
+	"/aperture.flowcontrol.check.v1.FlowControlService/CacheUpsert":                    permitFlow,
+	"/aperture.flowcontrol.check.v1.FlowControlService/CacheDelete":                    permitFlow,
+	"/aperture.flowcontrol.check.v1.FlowControlService/FlowEnd":                        permitFlow,
+	"/aperture.flowcontrol.checkhttp.v1.FlowControlServiceHTTP/CheckHTTP":              permitFlow,
+	"/aperture.flowcontrol.preview.v1.FlowPreviewService/PreviewFlowLabels":            permitRead,
+	"/aperture.flowcontrol.preview.v1.FlowPreviewService/PreviewHTTPRequests":          permitRead,
+	"/aperture.flowcontrol.controlpoints.v1.FlowControlPointsService/GetControlPoints": permitRead,
+	"/aperture.discovery.entities.v1.EntitiesService/GetEntities":                      permitRead,
+	"/aperture.discovery.entities.v1.EntitiesService/GetEntityByIPAddress":             permitRead,
+	"/aperture.discovery.entities.v1.EntitiesService/GetEntityByName":                  permitRead,
+	"/aperture.distcache.v1.DistCacheService/GetStats":                                 permitRead,
+	"/aperture.peers.v1.PeerDiscoveryService/GetPeers":                                 permitRead,
+	"/aperture.peers.v1.PeerDiscoveryService/GetPeer":                                  permitRead,
+	"/aperture.info.v1.InfoService/Version":                                            permitAny,
+	"/aperture.info.v1.InfoService/Process":                                            permitAny,
+	"/aperture.info.v1.InfoService/Host":                                               permitAny,
+	"/aperture.status.v1.StatusService/GetGroupStatus":                                 permitOpen, // health, as probes ask for it
+
 	// Records of finished flows.
 	"/opentelemetry.proto.collector.trace.v1.TraceService/Export": permitFlow,
 	"/opentelemetry.proto.collector.logs.v1.LogsService/Export":   permitFlow,
@@ -152,8 +172,14 @@ func pathPermission(path string) permission {
 		return permitOpen
 	case path == "/api/v1/write", path == "/v1/metrics", path == "/api/v1/otlp/v1/metrics":
 		return permitChange
-	case isForwardAuth(path), path == "/v1/traces", path == "/v1/logs":
+	case isForwardAuth(path), path == "/v1/traces", path == "/v1/logs", path == "/v1/flowcontrol/checkhttp":
 		return permitFlow
+	case path == "/v1/status", strings.HasPrefix(path, "/v1/status/"):
+		return permitOpen
+	case strings.HasPrefix(path, "/v1/info/"):
+		return permitAny
+	case strings.HasPrefix(path, "/v1/"):
+		return permitRead
 	case path == "/metrics", strings.HasPrefix(path, "/api/v1/"):
 		return permitRead
 	case strings.HasPrefix(path, "/debug/pprof"), path == "/debug/config":

@@ -108,6 +108,9 @@ func NewServer(config ServerConfig) (*Server, error) {
 	}
 	s := &Server{config: config, log: config.Logger, health: health.NewServer()}
 	s.grpc = s.newGRPC()
+	if err := checkPermissions(s.grpc); err != nil {
+		return nil, err
+	}
 	handler, err := s.handler()
 	if err != nil {
 		return nil, fmt.Errorf("rpc: http.allowed_origins: %w", err)
@@ -163,6 +166,18 @@ func (s *Server) newGRPC() *grpc.Server {
 	healthv1.RegisterHealthServer(g, s.health)
 	reflection.Register(g)
 	return g
+}
+
+// checkPermissions refuses methods of which nobody has decided who may call them.
+func checkPermissions(g *grpc.Server) error {
+	for service, info := range g.GetServiceInfo() {
+		for _, m := range info.Methods {
+			if _, ok := permissions["/"+service+"/"+m.Name]; !ok {
+				return fmt.Errorf("rpc: /%s/%s has no permission", service, m.Name)
+			}
+		}
+	}
+	return nil
 }
 
 // countUnary lets Run know when the last call has been answered.
