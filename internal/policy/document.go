@@ -32,6 +32,9 @@ type Source struct {
 	// CheckQuery says what is wrong with a PromQL query, or nil. A query it objects to is worth a warning: the
 	// server that runs it may know more. It may be nil, and is called concurrently when Parse is.
 	CheckQuery func(query string) error
+	// CheckRego says what is wrong with the module of a classifier that makes the labels; positions count from the
+	// beginning of the module. It may be nil, and is called concurrently when Parse is.
+	CheckRego func(module string, labels []string) fielderr.List
 	// Text is YAML or JSON, at most strict.MaxBytes.
 	Text []byte
 }
@@ -87,6 +90,9 @@ func Finish(doc *strict.Document, src Source, draft Draft) (*Document, error) {
 	w.checkSignals(&draft.Policy.Circuit)
 	if src.CheckQuery != nil {
 		w.checkQueries(draft.Policy.Circuit.Components, "circuit.components", src.CheckQuery)
+	}
+	if src.CheckRego != nil {
+		w.checkRego(draft.Policy.Resources.FlowControl.Classifiers, src.CheckRego)
 	}
 	refused, warnings := doc.Problems()
 	if len(refused) > 0 {

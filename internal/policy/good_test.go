@@ -49,7 +49,7 @@ func TestGoodDocuments(t *testing.T) {
 		"crawler-escalation":     "e7e8bb2e305028bf8d2c59bb76a1cf36",
 		"feature-rollout":        "1c4406d08224c250b19f6a215787d3fc",
 		"crawlers":               "d479a32069edb33b42cad3d1acbe6eda",
-		"every-component":        "a35f2553445779226ebbc4c8fbe4888f",
+		"every-component":        "fa31d030b5ceb45c3a4f81d0e746a252",
 		"inter-service":          "fd165e7d7260f8e6d12677436cdeb2b5",
 		"mistral":                "bad223cffe9aff7d96bdfcd6f28203bd",
 		"gpt-4-rpm":              "a399db6900980ea60257bf23f4b574d4",
@@ -319,6 +319,59 @@ policy:
 	doc, err = policy.Parse(policy.Source{Text: []byte(many), CheckQuery: objection})
 	if err != nil || len(doc.Warnings) != 10 {
 		t.Errorf("got %d warnings, want 10: %v", len(doc.Warnings), err)
+	}
+}
+
+// TestRego: what somebody says about a module stands at its place in the document, also in the values of a blueprint.
+func TestRego(t *testing.T) {
+	check := func(module string, labels []string) fielderr.List {
+		if !strings.HasPrefix(module, "package ") || !slices.Equal(labels, []string{"a", "b"}) {
+			t.Errorf("asked about %q for %q", module, labels)
+		}
+		return fielderr.List{
+			{Line: 2, Column: 3, Message: "no x"},
+			{Line: 1, Column: 9, Message: "odd", Hint: "look", Severity: fielderr.Warning},
+		}
+	}
+	classifiers := `
+  resources:
+    flow_control:
+      classifiers:
+        - {selectors: [{control_point: a}]}
+        - selectors: [{control_point: a}]
+          rules: {a: {extractor: {from: request.http.method}}}
+          rego:
+            labels: {a: {}, b: {}}
+            module: |
+
+              package x
+              y
+        - {selectors: [{control_point: a}], rego: {labels: {a: {}, b: {}}, module: "package x"}}
+`
+	classifiers = strings.Replace(classifiers, "|\n\n", "|\n", 1)
+	_, err := policy.Parse(policy.Source{File: "q", Name: "q", Text: []byte(strings.ReplaceAll(classifiers, "\n  ", "\n")), CheckRego: check})
+	want := `q:12:15: resources.flow_control.classifiers[1].rego.module: no x
+q:13:82: resources.flow_control.classifiers[2].rego.module: no x`
+	if err == nil || err.Error() != want {
+		t.Errorf("got %v\nwant %s", err, want)
+	}
+	values := "blueprint: rate-limiting/base\npolicy:\n  policy_name: x\n  rate_limiter: {bucket_capacity: 5, fill_amount: 1, parameters: {interval: 1s}, selectors: [{control_point: a}]}" + classifiers
+	_, err = blueprint.Parse(policy.Source{File: "v", Text: []byte(values), CheckRego: check})
+	want = `v:15:17: policy.resources.flow_control.classifiers[1].rego.module: no x
+v:16:84: policy.resources.flow_control.classifiers[2].rego.module: no x`
+	if err == nil || err.Error() != want {
+		t.Errorf("got %v\nwant %s", err, want)
+	}
+	quiet := func(string, []string) fielderr.List {
+		return fielderr.List{{Line: 1, Column: 9, Message: "odd", Severity: fielderr.Warning}}
+	}
+	doc, err := policy.Parse(policy.Source{File: "q", Name: "q", Text: []byte(strings.ReplaceAll(classifiers, "\n  ", "\n")), CheckRego: quiet})
+	want = `q:5:9: resources.flow_control.classifiers[0]: warning: the classifier makes no labels; give it rules or rego
+q:7:20: resources.flow_control.classifiers[1].rules.a: warning: rego makes the label "a" as well; that of rego wins; remove one of them
+q:11:21: resources.flow_control.classifiers[1].rego.module: warning: odd
+q:13:91: resources.flow_control.classifiers[2].rego.module: warning: odd`
+	if err != nil || doc.Warnings.Error() != want {
+		t.Errorf("got %v\n%v\nwant %s", err, doc.Warnings, want)
 	}
 }
 

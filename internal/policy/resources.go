@@ -4,9 +4,6 @@ package policy
 
 import (
 	"fmt"
-	"maps"
-	"regexp"
-	"slices"
 
 	"github.com/sluice-project/sluice/internal/fielderr"
 	"github.com/sluice-project/sluice/internal/policy/strict"
@@ -132,7 +129,8 @@ func (b *ExponentialBucketsRange) Check(at strict.Place) {
 	}
 }
 
-// Classifier makes labels from requests at HTTP control points.
+// Classifier makes labels from requests at HTTP control points. When several make one label, the last one counts, in
+// the order of the names of their policies and then of the list; within one, that of rego.
 type Classifier struct {
 	// Labels to make, each from one part of the request.
 	Rules map[string]Rule `json:"rules,omitempty"`
@@ -140,25 +138,6 @@ type Classifier struct {
 	Rego *Rego `json:"rego,omitempty"`
 	// Flows to look at.
 	Selectors []Selector `json:"selectors" check:"required"`
-}
-
-var _ strict.Checker = (*Classifier)(nil)
-
-var (
-	regoName     = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
-	regoKeywords = []string{"as", "contains", "default", "else", "every", "false", "if", "import", "in", "not", "null", "package", "some", "true", "with"}
-)
-
-// Check refuses labels that Rego, which rules are compiled to, cannot name.
-func (c *Classifier) Check(at strict.Place) {
-	for _, label := range slices.Sorted(maps.Keys(c.Rules)) {
-		if !regoName.MatchString(label) || slices.Contains(regoKeywords, label) {
-			at.Field("rules").Field(label).RefuseKey(fielderr.Error{
-				Got:  fmt.Sprintf("label %q", label),
-				Want: "letters, digits and '_', not beginning with a digit, and no keyword of Rego",
-			})
-		}
-	}
 }
 
 // Rule makes one label.
@@ -195,6 +174,9 @@ type Extractor struct {
 	JWT *JWTExtractor `json:"jwt,omitempty" union:"variant"`
 	// The name of the template that the path matches.
 	PathTemplates *PathTemplateMatcher `json:"path_templates,omitempty" union:"variant"`
+	// An expression in the Common Expression Language, such as request.headers["x-user"]. No label is made when
+	// something that it reads is not there.
+	CEL string `json:"cel,omitempty" union:"variant" check:"nonempty"`
 }
 
 // JSONExtractor takes part of an attribute that is JSON.

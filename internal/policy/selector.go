@@ -85,6 +85,9 @@ type Expression struct {
 	LabelEquals *EqualsExpression `json:"label_equals,omitempty" union:"variant"`
 	// True when the regular expression finds a match in the label.
 	LabelMatches *MatchesExpression `json:"label_matches,omitempty" union:"variant"`
+	// A condition in the Common Expression Language, such as labels.tier == "gold" && int(labels.size) > 10. What
+	// reads an absent label is false.
+	CEL string `json:"cel,omitempty" union:"variant" check:"nonempty"`
 }
 
 // ExpressionList is the operands of all and any.

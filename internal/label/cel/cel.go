@@ -15,6 +15,7 @@ package cel
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -107,5 +108,11 @@ func plain(message string) string {
 	message = strings.ReplaceAll(message, " (in container '')", "")
 	message = strings.TrimPrefix(message, "Syntax error: ")
 	message = strings.Replace(message, "invalid matches argument", "not a regular expression (RE2), or too large a one", 1)
-	return strings.TrimSpace(message)
+	if strings.HasPrefix(message, "token recognition error at: '=") {
+		message = "'=' is no operator; write '==' to compare"
+	}
+	return operator.ReplaceAllString(strings.TrimSpace(message), "'$1'")
 }
+
+// operator finds the inner names of operators, such as '_==_'.
+var operator = regexp.MustCompile(`'_?(==|!=|<=?|>=?|&&|\|\||[-+*/%!])_?'`)

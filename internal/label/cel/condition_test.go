@@ -129,7 +129,7 @@ func TestProblems(t *testing.T) {
 	deep := strings.Repeat("(", 200) + "true" + strings.Repeat(")", 200)
 	for text, want := range map[string]string{
 		``:                                         "1:1: mismatched input '<EOF>'",
-		`labels.a = "b"`:                           "1:10: token recognition error at: '= '",
+		`labels.a = "b"`:                           "1:10: '=' is no operator; write '==' to compare",
 		"labels.a == 'b' &&\n  lables.c == 'd'":    "2:3: undeclared reference to 'lables'",
 		`labels.a`:                                 "1:1: the expression is of type string, want a condition (bool)",
 		`labels`:                                   "want a condition",

@@ -69,6 +69,10 @@ var Known = []string{
 	metadataPrefix + "<name>",
 }
 
+// Words list the paths of attributes in few words.
+const Words = "request.http.{id,method,path,host,protocol,body,bearer}, " + headersPrefix + "<name>, source.address, " +
+	"destination.address or " + metadataPrefix + "<name>"
+
 // Error is a mistake in one of the languages.
 type Error struct {
 	// Message says what is wrong, Want what would be right and Hint what to do; Want and Hint may be empty.
@@ -110,8 +114,10 @@ func ParseAttribute(path string) (Attribute, error) {
 		problem.Hint = fmt.Sprintf("did you mean %q?", strings.TrimPrefix(path, "input.attributes."))
 	case path == "request.http.scheme" || path == "request.http.size":
 		problem.Hint = "extractors cannot read it; use cel: " + strings.Replace(path, ".http", "", 1)
-	case path == "request.http.headers":
+	case strings.HasPrefix(path, "request.http.header") || strings.HasPrefix(path, "request.headers"):
 		problem.Want = headersPrefix + "<name>"
+	case strings.HasPrefix(path, "labels."):
+		problem.Hint = fmt.Sprintf("use cel: labels[%q]", strings.TrimPrefix(path, "labels."))
 	}
 	return Attribute{}, problem
 }

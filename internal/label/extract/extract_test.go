@@ -96,7 +96,7 @@ func TestTemplates(t *testing.T) {
 			t.Errorf("got %q, want no match", got)
 		}
 	}
-	for _, bad := range []string{"users", "/*/a", "/{a", "/a}", "/{a}b", "/{a}/b", "/{{a}}", "/a?b", ""} {
+	for _, bad := range []string{"/*/a", "/{a", "/a}", "/{a}b", "/{a}/b", "/{{a}}", "/a?b", ""} {
 		if _, err := extract.NewTemplates(map[string]string{bad: "x"}); err == nil {
 			t.Errorf("%q: want a refusal", bad)
 		}

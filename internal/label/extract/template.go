@@ -10,7 +10,8 @@ import (
 )
 
 // Template is a template of paths, such as /users/{id}/*: first segments that are compared as they are, then
-// parameters in braces that stand for any segment, then perhaps a '*' for any rest, also for none.
+// parameters in braces that stand for any segment, then perhaps a '*' for any rest, also for none. The slash
+// at its beginning may be missing.
 type Template struct {
 	Prefix     []string
 	Parameters int
@@ -20,8 +21,8 @@ type Template struct {
 // ParseTemplate reads a template. The error is an *Error.
 func ParseTemplate(text string) (Template, error) {
 	var t Template
-	if !strings.HasPrefix(text, "/") {
-		return t, &Error{Message: "a path template begins with '/'", Hint: fmt.Sprintf("write %q", "/"+text)}
+	if text == "" {
+		return t, &Error{Message: "an empty path template", Want: "a path such as /users/{id}"}
 	}
 	for segment := range strings.SplitSeq(text, "/") {
 		switch {

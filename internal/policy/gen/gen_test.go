@@ -132,7 +132,7 @@ func TestSchemasAcceptGoodDocuments(t *testing.T) {
 
 // beyondSchemas are bad documents whose mistakes a JSON Schema cannot express or a YAML library forgives.
 var beyondSchemas = []string{
-	"alias-inside-itself", "constants", "control-character", "duplicate-key", "empty-key", "evaluation-interval-long", "not-filled-in", "No_Name", "not-utf8",
+	"alias-inside-itself", "classifiers", "constants", "control-character", "duplicate-key", "empty-key", "evaluation-interval-long", "fixed-window", "not-filled-in", "No_Name", "not-utf8",
 	"object-name-number", "object-no-name", "second-document", "signal-private", "signal-two-producers",
 	"signal-undefined", "tag", "merge-text",
 }
