@@ -33,6 +33,7 @@ type Env struct {
 	Stderr   io.Writer
 	Environ  []string // as os.Environ
 	Terminal bool     // Stdout is a terminal
+	Progress bool     // Stderr is a terminal
 }
 
 // System is the Env of this process.
@@ -40,6 +41,7 @@ func System() Env {
 	return Env{
 		Args: os.Args[1:], Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Environ: os.Environ(),
 		Terminal: isatty.IsTerminal(os.Stdout.Fd()), // /dev/null is a character device too
+		Progress: isatty.IsTerminal(os.Stderr.Fd()),
 	}
 }
 
@@ -101,8 +103,8 @@ priority, changed at run time by policies.`,
 		return fmt.Errorf("%w; see %s --help", err, c.CommandPath())
 	})
 	root.AddCommand(
-		newServe(env), newCheck(g), newTop(g), newPolicy(g), newBlueprint(g), newAlerts(g), newDashboard(g),
-		newDemo(g), newHealth(g), newVersion(g),
+		newServe(env), newCheck(g), newTop(g), newDiscover(g), newPreview(g), newPolicy(g), newBlueprint(g), newAlerts(g), newDashboard(g),
+		newDemo(g), newImport(env), newHealth(g), newVersion(g),
 	)
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd(env.Args...)

@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sluice-project/sluice/api/gen/sluice/control/v1/controlv1connect"
+	"github.com/sluice-project/sluice/api/gen/sluice/discovery/v1/discoveryv1connect"
 	"github.com/sluice-project/sluice/api/gen/sluice/flow/v1/flowv1connect"
 	"github.com/sluice-project/sluice/api/gen/sluice/observe/v1/observev1connect"
 	"github.com/sluice-project/sluice/api/gen/sluice/policy/v1/policyv1connect"
@@ -46,12 +47,13 @@ const callTimeout = 30 * time.Second
 
 // remote is the server that a command talks to.
 type remote struct {
-	base     string // URL without a path
-	flows    flowv1connect.FlowServiceClient
-	policies policyv1connect.PolicyServiceClient
-	observe  observev1connect.ObserveServiceClient
-	control  controlv1connect.ControlServiceClient
-	http     *http.Client
+	base      string // URL without a path
+	flows     flowv1connect.FlowServiceClient
+	policies  policyv1connect.PolicyServiceClient
+	observe   observev1connect.ObserveServiceClient
+	control   controlv1connect.ControlServiceClient
+	discovery discoveryv1connect.DiscoveryServiceClient
+	http      *http.Client
 }
 
 func (g *globals) connect() (*remote, error) {
@@ -66,10 +68,11 @@ func (g *globals) connect() (*remote, error) {
 	}}
 	return &remote{
 		base: base, http: client,
-		flows:    flowv1connect.NewFlowServiceClient(client, base),
-		policies: policyv1connect.NewPolicyServiceClient(client, base),
-		observe:  observev1connect.NewObserveServiceClient(client, base),
-		control:  controlv1connect.NewControlServiceClient(client, base),
+		flows:     flowv1connect.NewFlowServiceClient(client, base),
+		policies:  policyv1connect.NewPolicyServiceClient(client, base),
+		observe:   observev1connect.NewObserveServiceClient(client, base),
+		control:   controlv1connect.NewControlServiceClient(client, base),
+		discovery: discoveryv1connect.NewDiscoveryServiceClient(client, base),
 	}, nil
 }
 
