@@ -85,7 +85,7 @@ func TestExtAuthzLimitsByHeader(t *testing.T) {
 		}
 	}
 	got := envoy.get("/", "x-user", "ann")
-	if got.status != 429 || got.header.Get("Retry-After") != "1" || got.header.Get("RateLimit") == "" ||
+	if got.status != 429 || got.header.Get("Retry-After") != "10" || got.header.Get("RateLimit") == "" ||
 		!strings.HasPrefix(got.body, "policy per-user, rate limiter ") {
 		t.Errorf("request 6: got %+v, want 429 with Retry-After, RateLimit and the reason", got)
 	}
