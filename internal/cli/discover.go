@@ -216,7 +216,11 @@ func fewOf(list []string, few int) string {
 	if len(list) == 0 {
 		return "-"
 	}
-	text := clean(strings.Join(list[:min(few, len(list))], ", "))
+	shown := slices.Clone(list[:min(few, len(list))])
+	for i, s := range shown {
+		shown[i] = cmp.Or(clean(s), `""`)
+	}
+	text := strings.Join(shown, ", ")
 	if more := len(list) - few; more > 0 {
 		text += fmt.Sprintf(" +%d", more)
 	}
@@ -226,12 +230,13 @@ func fewOf(list []string, few int) string {
 // fewKeys is how many labels fit into a line.
 const fewKeys = 5
 
-// keys lists the labels that say most about this control point: every HTTP request has those beginning with http.
+// keys lists the labels that say most about this control point: every HTTP request has those beginning with http and
+// aperture.
 func (p *pointInfo) keys() string {
 	keys := make([]string, 0, len(p.Labels))
-	for _, http := range []bool{false, true} {
+	for _, usual := range []bool{false, true} {
 		for _, l := range p.Labels {
-			if strings.HasPrefix(l.Key, "http.") == http {
+			if (strings.HasPrefix(l.Key, "http.") || strings.HasPrefix(l.Key, "aperture.")) == usual {
 				keys = append(keys, l.Key)
 			}
 		}

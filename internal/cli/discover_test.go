@@ -43,7 +43,7 @@ func (f *fakeDiscovery) ListControlPoints(_ context.Context, in *connect.Request
 			Name: "ingress", Type: "http", FlowsPerSecond: 1234.5, DeniedPerSecond: 7, Flows: 99, Services: []string{"cart", "shop", "x"}, Policies: []string{"gold"},
 			LastSeen: timestamppb.New(time.Unix(1e9, 0)),
 			Labels: []*discoveryv1.LabelSeen{
-				{Key: "http.method", Values: []string{"GET", "POST"}, Distinct: 2, Share: 1},
+				{Key: "http.method", Values: []string{"GET", ""}, Distinct: 2, Share: 1},
 				{Key: "http.request.header.cookie", Share: 0.5},
 				{Key: "tier\x1b[31m", Values: []string{"gold", "\x1b]0;x"}, Distinct: 16, AtLeast: true, Share: 0.255},
 			},
@@ -133,7 +133,7 @@ services: cart, shop, x
 policies: gold
 
 LABEL                       IN FLOWS  VALUES  FOR EXAMPLE
-http.method                 100%      2       GET, POST
+http.method                 100%      2       GET, ""
 http.request.header.cookie  50%       -       -
 tier·[31m                   26%       16+     gold, ·]0;x
 `
