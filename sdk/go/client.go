@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/sluice-project/sluice/api/codec"
+	cachev1 "github.com/sluice-project/sluice/api/gen/sluice/cache/v1"
 	flowv1 "github.com/sluice-project/sluice/api/gen/sluice/flow/v1"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -41,6 +42,7 @@ type Client struct {
 	log                *slog.Logger
 	conn               *grpc.ClientConn
 	rpc                flowv1.FlowServiceClient
+	caches             cachev1.CacheServiceClient
 	shapes             *shapeTable
 	spare              sync.Pool // answered calls: nothing refers to them any more
 
@@ -128,6 +130,7 @@ func start(addr string, conn *grpc.ClientConn, s *settings) *Client {
 		log:                s.log,
 		conn:               conn,
 		rpc:                flowv1.NewFlowServiceClient(conn),
+		caches:             cachev1.NewCacheServiceClient(conn),
 		shapes:             newShapeTable(),
 		wake:               make(chan struct{}, 1),
 		drained:            make(chan struct{}),
@@ -183,7 +186,7 @@ func (c *Client) StartFlow(ctx context.Context, controlPoint string, labels Labe
 		f.deny(ReasonInvalidRequest, err.Error(), 400, codes.InvalidArgument)
 	case ctx.Err() != nil:
 		f.denyDone(ctx.Err())
-	case shape == nil || o.explain || c.unary:
+	case shape == nil || o.explain || o.cached || c.unary:
 		c.startUnary(ctx, f, controlPoint, labels, o)
 	default:
 		c.startStream(ctx, f, shape, values, size, o)

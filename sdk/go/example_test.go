@@ -160,3 +160,45 @@ func ExampleClient_Stats() {
 		fmt.Fprintf(w, "%+v\n", client.Stats())
 	})
 }
+
+func ExampleFlow_SetResult() {
+	client, stop := exampleClient()
+	defer stop()
+	ctx := context.Background()
+
+	for range 2 {
+		flow := client.StartFlow(ctx, "search", nil,
+			sluice.WithResultKey("q=shoes"), sluice.WithCoalesce(sluice.CoalesceWait))
+		switch cached := flow.CachedResult(); {
+		case cached.Found:
+			fmt.Printf("from the cache: %s\n", cached.Value)
+		case flow.ShouldRun():
+			answer := []byte("17 shoes") // the expensive part
+			if err := flow.SetResult(ctx, answer, time.Minute); err != nil {
+				fmt.Println("not stored:", err) // no reason to fail
+			}
+			fmt.Printf("computed: %s\n", answer)
+		}
+		flow.End()
+	}
+	// Output:
+	// computed: 17 shoes
+	// from the cache: 17 shoes
+}
+
+func ExampleClient_Cache() {
+	client, stop := exampleClient()
+	defer stop()
+	ctx := context.Background()
+
+	cache := client.Cache("") // the tenant; "" unless the server separates tenants
+	if err := cache.SetGlobal(ctx, "exchange-rates", []byte("1.08"), time.Hour); err != nil {
+		fmt.Println("not stored:", err)
+	}
+	fmt.Printf("%s\n", cache.Global(ctx, "exchange-rates").Value)
+	err := cache.DeleteResult(ctx, "search", "q=shoes") // the shoes have changed
+	fmt.Println(err)
+	// Output:
+	// 1.08
+	// <nil>
+}

@@ -120,6 +120,7 @@ type Flow struct {
 	detail       *Verdict  // nil for plain admissions, to keep the common flow small
 	retryAfter   time.Duration
 	hasRetry     bool
+	cache        *flowCache // nil: not asked, or not answered
 	err          error
 	ended        atomic.Bool
 }

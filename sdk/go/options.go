@@ -93,6 +93,10 @@ type flowOptions struct {
 	noEnd           bool
 	explain         bool
 	rampMode        bool
+	cached          bool // ask the caches
+	resultKey       string
+	globalKeys      []string
+	coalesce        Coalesce
 }
 
 // WithQueueTimeout bounds the time the flow may spend in queues. Zero, and less, do not wait: the flow

@@ -39,6 +39,7 @@ func (c *Client) startUnary(ctx context.Context, f *Flow, controlPoint string, l
 	switch {
 	case err == nil:
 		f.answerUnary(resp, o.rampMode)
+		f.answerCache(resp.Cache, o)
 	case status.Code(err) == codes.InvalidArgument:
 		f.deny(ReasonInvalidRequest, status.Convert(err).Message(), 400, codes.InvalidArgument)
 	case errors.Is(ctx.Err(), context.Canceled):
@@ -108,6 +109,7 @@ func startRequest(controlPoint string, labels Labels, o flowOptions) *flowv1.Sta
 		NoEnd:        o.noEnd,
 		Explain:      o.explain,
 		RampMode:     o.rampMode,
+		Cache:        o.cacheLookup(),
 		Labels:       make(map[string]string, len(labels)),
 	}
 	for key, value := range labels {

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	cachev1 "github.com/sluice-project/sluice/api/gen/sluice/cache/v1"
 	flowv1 "github.com/sluice-project/sluice/api/gen/sluice/flow/v1"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -55,18 +56,20 @@ type Server struct {
 	// Silent takes flows and never answers.
 	Silent bool
 
-	mu       sync.Mutex
-	listener *bufconn.Listener
-	grpc     *grpc.Server
-	lastID   uint64
-	queue    []*held
-	open     map[string]bool // tokens admitted and not ended
-	admitted int
-	ends     []*flowv1.EndRequest
-	starts   []Start
-	batches  []int // flows per stream message
-	metadata []metadata.MD
-	conns    int
+	mu        sync.Mutex
+	listener  *bufconn.Listener
+	grpc      *grpc.Server
+	lastID    uint64
+	queue     []*held
+	open      map[string]bool // tokens admitted and not ended
+	admitted  int
+	ends      []*flowv1.EndRequest
+	starts    []Start
+	batches   []int // flows per stream message
+	metadata  []metadata.MD
+	conns     int
+	values    map[string][]byte // of the caches
+	computing map[string]bool   // keys that a flow leads
 }
 
 // held is a flow in the queue.
@@ -90,6 +93,7 @@ func (s *Server) Listen() {
 	// As a Sluice server is set up; the default of grpc-go breaks connections that ping twice a minute.
 	s.grpc = grpc.NewServer(grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: s.MinPingTime}))
 	flowv1.RegisterFlowServiceServer(s.grpc, service{s: s})
+	cachev1.RegisterCacheServiceServer(s.grpc, caches{s: s})
 	go func(g *grpc.Server, l net.Listener) { _ = g.Serve(l) }(s.grpc, s.listener)
 }
 
@@ -277,6 +281,9 @@ func (v service) Start(ctx context.Context, r *flowv1.StartRequest) (*flowv1.Sta
 			return verdict.Denial, nil
 		}
 		resp := &flowv1.StartResponse{Verdict: "admit", Reason: "admitted", Token: verdict.Token}
+		if r.Cache != nil {
+			resp.Cache = v.s.cached(r)
+		}
 		if r.Explain {
 			resp.Decisions = []*flowv1.LimiterDecision{{Policy: "p", Limiter: "root.0", Kind: "rate_limiter", Admitted: true, Tokens: 1}}
 		}
