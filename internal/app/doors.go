@@ -60,7 +60,7 @@ func (p *parts) doors() ([]rpc.Door, error) {
 	}
 	envoy := extauthz.New(extauthz.Config{
 		Engine: p.engine, Services: services, Logger: p.log,
-		CheckResponse: aperture.EncodeCheckResponse,
+		ControlPoint: p.config.EnvoyAuthorization.ControlPoint, CheckResponse: aperture.EncodeCheckResponse,
 	})
 	p.drain = func() {
 		p.engine.Close()

@@ -62,6 +62,8 @@ type Config struct {
 	Discovery Discovery `json:"discovery"`
 	// Proxies that ask about a request with a request: nginx, Caddy, Traefik, HAProxy.
 	ForwardAuth ForwardAuth `json:"forward_auth"`
+	// External authorization of Envoy and Istio.
+	EnvoyAuthorization EnvoyAuthorization `json:"envoy_authorization"`
 	// Rate limit service of Envoy.
 	EnvoyRateLimit EnvoyRateLimit `json:"envoy_rate_limit"`
 	// Bounds on memory.

@@ -4,11 +4,13 @@ package config
 
 import (
 	"errors"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/sluice-project/sluice/internal/cache"
 	"github.com/sluice-project/sluice/internal/discovery"
+	"github.com/sluice-project/sluice/internal/flow"
 	"github.com/sluice-project/sluice/internal/rls"
 )
 
@@ -50,6 +52,13 @@ type ForwardAuth struct {
 	// How long a request may wait in queues unless the URL says otherwise (timeout=). Keep it below the time-out
 	// of the proxy, which lets requests pass after it. 0s: not at all.
 	QueueTimeout Duration `json:"queue_timeout" default:"500ms"`
+}
+
+// EnvoyAuthorization says how Envoy is answered that asks by external authorization.
+type EnvoyAuthorization struct {
+	// Control point of requests for which Envoy names none, which extension providers of Istio cannot do. Unset:
+	// such calls are refused, and Envoy does what its failure_mode_allow says.
+	ControlPoint string `json:"control_point"`
 }
 
 // EnvoyRateLimit says how descriptors of Envoy's rate limit filter become flows.
@@ -153,6 +162,9 @@ func (v *validator) doors(c Config) {
 	v.between("classifiers.max_body_bytes", c.Classifiers.MaxBodyBytes, 1024, maxBodyBytes)
 	if d := c.ForwardAuth.QueueTimeout.Std(); d < 0 || d > time.Minute {
 		v.add("forward_auth.queue_timeout", d.String(), "0s to 1m")
+	}
+	if n := len(c.EnvoyAuthorization.ControlPoint); n > flow.MaxControlPointLen {
+		v.add("envoy_authorization.control_point", strconv.Itoa(n)+" bytes", "at most "+strconv.Itoa(flow.MaxControlPointLen))
 	}
 	caches, limits := c.Caches.Cache(), c.EnvoyRateLimit.Service()
 	v.each("caches", caches.Validate())

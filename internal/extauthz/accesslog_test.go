@@ -49,7 +49,8 @@ func TestAccessLogEndsFlows(t *testing.T) {
 		begun.CommonProperties.AccessLogType = datav3.AccessLogType_DownstreamPeriodic
 		d.logged(begun)
 		old := entryOf(0, first.DynamicMetadata)
-		old.CommonProperties.AccessLogType, old.CommonProperties.IntermediateLogEntry = datav3.AccessLogType_NotSet, true
+		old.CommonProperties.AccessLogType = datav3.AccessLogType_NotSet
+		old.CommonProperties.IntermediateLogEntry = true //nolint:staticcheck // as Envoys before 1.26 do
 		d.logged(old)
 		if got := check(t, d, t.Context(), in); got.GetDeniedResponse() == nil {
 			t.Fatalf("the request goes on: got %v, want a denial", got)

@@ -345,3 +345,26 @@ func TestExtAuthzTwoFiltersBothEnd(t *testing.T) {
 		eventuallyEnded(t, s, float64(2*(i+1)))
 	}
 }
+
+func TestExtAuthzWithoutAControlPoint(t *testing.T) {
+	t.Parallel()
+	doorstest.Require(t, "bin/envoy")
+	app := startApp(t)
+	for _, c := range []struct {
+		env  string
+		want int
+	}{
+		{"SLUICE_ENVOY_AUTHORIZATION_CONTROL_POINT=ingress", 429},
+		{"SLUICE_LOG_LEVEL=info", 200}, // refused, and Envoy lets it pass
+	} {
+		s := doorstest.Sluice(t, doorstest.Options{Policies: []string{slotPolicy}, Env: []string{c.env}})
+		envoy := startEnvoy(t, extauthzFile, s.Addr, app.addr, "{key: control-point, value: ingress}", "{key: some, value: thing}")
+		arrived := holdRequests(app, nil)
+		go func() { _, _ = envoy.try(http.MethodGet, "/", "") }() // until the test ends
+		<-arrived
+		app.do(func(http.ResponseWriter, *http.Request) {})
+		if got := envoy.get("/"); got.status != c.want {
+			t.Errorf("%s: got %d, want %d", c.env, got.status, c.want)
+		}
+	}
+}
