@@ -92,7 +92,9 @@ func (r *resource) list(ctx context.Context, options metav1.ListOptions) (runtim
 // watch asks for changes.
 func (r *resource) watch(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
 	w, err := r.source.client.Resource(r.name).Namespace(r.source.config.Namespace).Watch(ctx, options)
-	r.note(ctx, err)
+	if options.SendInitialEvents == nil || !apierrors.IsInvalid(err) { // else the server is an old one, and is asked for a list next
+		r.note(ctx, err)
+	}
 	return w, err
 }
 
