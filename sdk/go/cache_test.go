@@ -5,7 +5,6 @@ package sluice_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"testing"
 	"time"
 
