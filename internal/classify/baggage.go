@@ -151,7 +151,7 @@ func unescape(value string) string {
 // labels that have Telemetry set. Empty: there is nothing to carry.
 func (r *Request) Baggage(derived []Label) string {
 	came := r.carried()
-	added := r.NewBaggage(derived)
+	added := r.newBaggage(derived)
 	switch {
 	case came == "":
 		return added
@@ -191,10 +191,10 @@ func hasControl(s string) bool {
 	return false
 }
 
-// NewBaggage is the part of Baggage that is new, for doors that append to the header: the members of those of
+// newBaggage is the part of Baggage that is new: the members of those of
 // labels that have Telemetry set, the last one of each key, as many as fit into 8192 bytes and 64 members together
 // with what came. A key that no header can hold is left out.
-func (r *Request) NewBaggage(derived []Label) string {
+func (r *Request) newBaggage(derived []Label) string {
 	var b strings.Builder
 	came := r.carried()
 	room := maxBaggageBytes - len(came)
