@@ -190,7 +190,9 @@ func (p *parts) build(ctx context.Context) (err error) {
 	if err = os.WriteFile(filepath.Join(c.DataDir, startedFile), nil, 0o600); err != nil {
 		return fmt.Errorf("write to the data directory: %w", err)
 	}
-	if p.cache, err = cache.New(c.Caches.Cache()); err != nil {
+	caches := c.Caches.Cache()
+	caches.Now = p.ledger.Now
+	if p.cache, err = cache.New(caches); err != nil {
 		return err
 	}
 	p.engine, err = flow.New(flow.Config{
