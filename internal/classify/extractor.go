@@ -8,6 +8,7 @@ import (
 	"net"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/sluice-project/sluice/internal/label/extract"
 )
@@ -108,18 +109,22 @@ func (s *jsonStep) run(in *Input, out []Label) ([]Label, *Error) {
 			return out, nil
 		}
 	}
-	var found [maxPointers]string
-	scan := scanner{text: text, pointers: s.pointers, found: found[:len(s.pointers)]}
-	if !scan.scan() {
-		return out, nil
-	}
-	for i, raw := range scan.found {
-		if raw != "" {
-			out = append(out, s.labels[i].with(jsonText(raw), s.bounds))
+	scan := scanners.Get().(*scanner)
+	*scan = scanner{text: text, pointers: s.pointers, found: append(scan.found[:0], make([]string, len(s.pointers))...)}
+	if scan.scan() {
+		for i, raw := range scan.found {
+			if raw != "" {
+				out = append(out, s.labels[i].with(jsonText(raw), s.bounds))
+			}
 		}
 	}
+	clear(scan.found)
+	*scan = scanner{found: scan.found}
+	scanners.Put(scan)
 	return out, nil
 }
+
+var scanners = sync.Pool{New: func() any { return new(scanner) }}
 
 // payload decodes the payload of a JSON Web Token in its compact form (RFC 7519), and verifies nothing.
 func payload(token string) (string, bool) {

@@ -21,6 +21,8 @@ import (
 	"sync"
 
 	"cel.dev/cel-go/cel"
+	"cel.dev/cel-go/common/ast"
+	"cel.dev/cel-go/common/operators"
 	"cel.dev/cel-go/ext"
 )
 
@@ -68,12 +70,38 @@ func bounded(more ...cel.EnvOption) []cel.EnvOption {
 	}, more...)
 }
 
-// runOptions bound one evaluation.
-func runOptions() []cel.ProgramOption {
-	return []cel.ProgramOption{
-		cel.EvalOptions(cel.OptOptimize), cel.CostLimit(maxCost), cel.MemoryLimit(maxMemory),
-		cel.InterruptCheckFrequency(100),
+// runOptions bound one evaluation of a tree. Counting what it costs takes three times as long as a small expression
+// itself, so it is left out where an evaluation costs no more than one pass over its input: without loops, and with
+// functions alone that build nothing.
+func runOptions(tree *ast.AST) []cel.ProgramOption {
+	options := []cel.ProgramOption{cel.EvalOptions(cel.OptOptimize)}
+	if costly(tree) {
+		options = append(options, cel.CostLimit(maxCost), cel.MemoryLimit(maxMemory), cel.InterruptCheckFrequency(100))
 	}
+	return options
+}
+
+func costly(tree *ast.AST) bool {
+	for _, n := range ast.MatchDescendants(ast.NavigateAST(tree), ast.AllMatcher()) {
+		switch n.Kind() {
+		case ast.ComprehensionKind, ast.StructKind:
+			return true
+		case ast.CallKind:
+			if !slices.Contains(cheap, n.AsCall().FunctionName()) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// cheap are functions that take at most one pass over their input and build nothing longer.
+var cheap = []string{
+	operators.Conditional, operators.LogicalAnd, operators.LogicalOr, operators.LogicalNot, operators.Equals, operators.NotEquals,
+	operators.Less, operators.LessEquals, operators.Greater, operators.GreaterEquals, operators.Index, operators.In,
+	operators.OptIndex, operators.OptSelect, "or", "orValue", "hasValue", "optional.of", "optional.none",
+	"startsWith", "endsWith", "contains", "size", "charAt", "substring", "trim", "lowerAscii", "upperAscii", "indexOf", "lastIndexOf",
+	"int", "uint", "double", "string", "bool",
 }
 
 // environment makes an environment once; it is safe for concurrent use.

@@ -265,7 +265,7 @@ func (c *compiler) program(e ast.Expr) (label.Expr, error) {
 		}
 	}
 	var err error
-	if p.run, err = c.env.PlanProgram(part, runOptions()...); err != nil {
+	if p.run, err = c.env.PlanProgram(part, runOptions(part)...); err != nil {
 		return label.Expr{}, c.problem(e, plain(err.Error()))
 	}
 	return label.Expr{Op: label.Run, Program: p}, nil

@@ -67,7 +67,7 @@ func CompileValue(text string) (*Value, error) {
 	}
 	tree := checked.NativeRep()
 	v := &Value{Loops: len(ast.MatchDescendants(ast.NavigateAST(tree), ast.KindMatcher(ast.ComprehensionKind))) > 0}
-	if v.Program, err = env.PlanProgram(tree, runOptions()...); err != nil {
+	if v.Program, err = env.PlanProgram(tree, runOptions(tree)...); err != nil {
 		return nil, Problems{{Line: 1, Column: 1, Message: plain(err.Error())}}
 	}
 	return v, nil
