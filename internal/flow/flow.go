@@ -770,14 +770,14 @@ func (e *Engine) end(h *holding, o *Outcome, wakes *Wakes) bool {
 	now := e.authority.Now()
 	age := max(0, now.Sub(h.started))
 	held := max(0, age-h.waited)
-	how := o.ending(age, held)
+	work := o.workTime(held)
 	ok := true
 	for i := len(h.charges) - 1; i >= 0; i-- {
 		c := &h.charges[i]
 		if c.limiter.queue != nil {
-			c.bin.end(h.stripe, how.work, o.Failed)
+			c.bin.end(h.stripe, work, o.Failed)
 			if w := c.limiter.work; w != nil {
-				w.observe(h.stripe, how.work)
+				w.observe(h.stripe, work)
 			}
 		}
 		n, known := o.actual(c)
@@ -785,12 +785,9 @@ func (e *Engine) end(h *holding, o *Outcome, wakes *Wakes) bool {
 			ok = false
 		}
 	}
-	h.stats.ended(h.stripe, o.Failed, how.work)
-	if h.flow != nil {
-		h.flow.observeEnd(&how)
-	}
-	for i := range h.read {
-		h.read[i].observe(h.stripe, &how)
+	h.stats.ended(h.stripe, o.Failed, work)
+	if h.flow != nil || len(h.read) > 0 {
+		h.observe(o, work, age)
 	}
 	e.leave(h.lead, now, wakes)
 	wakes.Run()

@@ -147,23 +147,35 @@ type ending struct {
 	attributes map[string]float64
 }
 
-// ending works out how a flow went that was asked for so long ago and held what it was charged for that long.
-// What the outcome says explicitly wins over both.
-func (o *Outcome) ending(age, held time.Duration) ending {
-	e := ending{work: held, flow: age, outcome: meter.OK, status: o.HTTPStatus, attributes: o.Attributes}
-	if d, ok := duration(o.Attributes[meter.WorkloadDuration]); ok {
-		e.work = d
-	}
+// workTime is how long the work of a flow took that held what it was charged for that long. What the outcome says
+// wins.
+func (o *Outcome) workTime(held time.Duration) time.Duration {
 	if o.Duration > 0 {
-		e.work = min(o.Duration, longestWork)
+		return min(o.Duration, longestWork)
 	}
+	if len(o.Attributes) > 0 {
+		if d, ok := duration(o.Attributes[meter.WorkloadDuration]); ok {
+			return d
+		}
+	}
+	return held
+}
+
+// observe shows an ended flow to its meters. age is the time since it was asked for.
+func (h *holding) observe(o *Outcome, work, age time.Duration) {
+	e := ending{work: work, flow: age, outcome: meter.OK, status: o.HTTPStatus, attributes: o.Attributes}
 	if d, ok := duration(o.Attributes[meter.FlowDuration]); ok {
 		e.flow = d
 	}
 	if o.Failed {
 		e.outcome = meter.Failed
 	}
-	return e
+	if h.flow != nil {
+		h.flow.observeEnd(&e)
+	}
+	for i := range h.read {
+		h.read[i].observe(h.stripe, &e)
+	}
 }
 
 // duration reads milliseconds; ok is false for what is no duration, and for 0, which says nothing.
