@@ -16,8 +16,7 @@
 // All flows of a client share one bidirectional stream. One goroutine sends whatever is queued, up to
 // 256 flows a message, without waiting for more to arrive; one goroutine receives the verdicts. Label
 // keys travel once per stream (a shape), after that only the values. A flow that does not fit a shape or
-// asks the caches,
-// and every flow of a client made WithUnary, is one ordinary call.
+// asks the caches, and every flow of a client made WithUnary, is one ordinary call.
 //
 // Ends travel the same way. They are kept until the server has confirmed the message that carried
 // them, and sent again on the next stream when it has not.
