@@ -12,6 +12,7 @@ import (
 
 	"github.com/sluice-project/sluice/internal/classify"
 	"github.com/sluice-project/sluice/internal/label"
+	"github.com/sluice-project/sluice/internal/label/cel"
 	"github.com/sluice-project/sluice/internal/ledger"
 	"github.com/sluice-project/sluice/internal/limit"
 	"github.com/sluice-project/sluice/internal/policy"
@@ -306,8 +307,14 @@ func fromExpression(e *policy.Expression) (label.Expr, error) {
 			return label.Expr{}, fmt.Errorf("label_matches: %w", err)
 		}
 		return label.Expr{Op: label.Match, Key: e.LabelMatches.Label, Regex: re}, nil
+	case e.CEL != "":
+		condition, err := cel.Compile(e.CEL)
+		if err != nil {
+			return label.Expr{}, fmt.Errorf("label matcher: cel: %w", err)
+		}
+		return condition, nil
 	}
-	return label.Expr{}, errors.New("label matcher: empty expression, want one of not, all, any, label_exists, label_equals, label_matches")
+	return label.Expr{}, errors.New("label matcher: empty expression, want one of not, all, any, label_exists, label_equals, label_matches, cel")
 }
 
 func fromList(op label.Op, list *policy.ExpressionList) (label.Expr, error) {
@@ -364,7 +371,7 @@ func fromRules(c *policy.Classifier, cfg ClassifierConfig) classify.Spec {
 }
 
 func fromExtractor(e *policy.Extractor) classify.Extractor {
-	out := classify.Extractor{From: e.From}
+	out := classify.Extractor{From: e.From, CEL: e.CEL}
 	switch {
 	case e.JSON != nil:
 		out.JSON = &classify.JSON{From: e.JSON.From, Pointer: e.JSON.Pointer}

@@ -4,9 +4,13 @@ package flow
 
 import (
 	"context"
+	"encoding/base64"
+	"maps"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/sluice-project/sluice/internal/classify"
 	"github.com/sluice-project/sluice/internal/label"
 	"github.com/sluice-project/sluice/internal/policy"
 )
@@ -120,4 +124,86 @@ func TestWorkloadThatMayNotWait(t *testing.T) {
 	}
 	f.Free()
 	held.End(Outcome{})
+}
+
+// TestFromClassifiers runs a policy's classifiers of every kind, selected by a matcher in CEL, to a limiter that
+// reads a label they make.
+func TestFromClassifiers(t *testing.T) {
+	rego := func(r classify.Rego) (classify.Ruleset, error) {
+		if r.Module != "the module" || len(r.Labels) != 2 || r.Labels[0].Key != "made_a" || !r.Labels[1].Telemetry {
+			t.Errorf("%+v", r)
+		}
+		return always("made_a", "by rego"), nil
+	}
+	extract := func(e policy.Extractor) policy.Rule { return policy.Rule{Extractor: e, Telemetry: true} }
+	list := []policy.Classifier{
+		{
+			Selectors: []policy.Selector{{ControlPoint: "cp", AgentGroup: "edge", Service: "any", LabelMatcher: &policy.LabelMatcher{
+				Expression: &policy.Expression{CEL: `labels["http.method"] == "POST" && labels["http.host"].startsWith("api.")`},
+			}}},
+			Rules: map[string]policy.Rule{
+				"team":     extract(policy.Extractor{From: "request.http.headers.x-team"}),
+				"product":  extract(policy.Extractor{JSON: &policy.JSONExtractor{From: "request.http.body", Pointer: "/items/0"}}),
+				"peer":     {Extractor: policy.Extractor{Address: &policy.AddressExtractor{From: "source.address"}}},
+				"subject":  extract(policy.Extractor{JWT: &policy.JWTExtractor{From: "request.http.bearer", JSONPointer: "/sub"}}),
+				"endpoint": extract(policy.Extractor{PathTemplates: &policy.PathTemplateMatcher{TemplateValues: map[string]string{"/cart/{id}": "cart"}}}),
+				"size":     extract(policy.Extractor{CEL: `request.size > 10 ? "large" : "small"`}),
+			},
+		},
+		{
+			Selectors: []policy.Selector{{ControlPoint: "cp", AgentGroup: "default"}},
+			Rego:      &policy.Rego{Module: "the module", Labels: map[string]policy.LabelProperties{"made_b": {Telemetry: true}, "made_a": {}}},
+		},
+	}
+	specs, err := FromClassifiers("p", "h", list, ClassifierConfig{CompileRego: rego})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := specs[1]; s.Index != 1 || s.Policy != "p" || s.Hash != "h" || s.Selectors[0].AgentGroup != "default" {
+		t.Errorf("%+v", s)
+	}
+	cfg := newEngine(t).cfg
+	cfg.AgentGroup = "edge"
+	e, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	publish(t, e, Set{Classifiers: specs, Limiters: readers("team", "product", "peer", "subject", "endpoint", "size", "made_a")})
+	r := Request{HTTP: &classify.Request{
+		Method: "POST", Host: "api.shop", Path: "/cart/7?x", Size: 20, Body: `{"items":["hat"]}`,
+		Headers: map[string]string{
+			"x-team": "red", "content-type": "application/json",
+			"authorization": "Bearer e30." + base64.RawURLEncoding.EncodeToString([]byte(`{"sub":"alice"}`)) + ".x",
+		},
+		Source: classify.Address{Text: "192.0.2.1", Port: 80},
+	}}
+	got, f := valuesOf(t, e, r)
+	want := map[string]string{
+		"team": "red", "product": "hat", "peer": "192.0.2.1:80", "subject": "alice", "endpoint": "cart", "size": "large",
+	}
+	if !maps.Equal(got, want) {
+		t.Errorf("limiters read %v, want %v; %v", got, want, f.Classifiers())
+	}
+	for _, l := range f.Derived() {
+		if l.Telemetry != (l.Key != "peer") {
+			t.Errorf("%+v", l)
+		}
+	}
+	f.End(Outcome{})
+	r.HTTP.Host = "www.shop"
+	if got, _ := valuesOf(t, e, r); len(got) != 0 {
+		t.Errorf("a flow that the matcher does not match has %v", got)
+	}
+}
+
+func TestFromClassifiersErrors(t *testing.T) {
+	for want, c := range map[string]policy.Classifier{
+		"classifier 0":           {Rules: map[string]policy.Rule{"a": {Extractor: policy.Extractor{From: "request.http.nonsense"}}}},
+		"no such language":       {Rego: &policy.Rego{Module: "package x", Labels: map[string]policy.LabelProperties{"a": {}}}},
+		"label matcher: cel: 1:": {Selectors: []policy.Selector{{LabelMatcher: &policy.LabelMatcher{Expression: &policy.Expression{CEL: "labels +"}}}}},
+	} {
+		if _, err := FromClassifiers("p", "h", []policy.Classifier{c}, ClassifierConfig{}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want …%s…", err, want)
+		}
+	}
 }
