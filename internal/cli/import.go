@@ -65,7 +65,7 @@ policy was written and differs where the lines with "differs" say.`,
 	f := c.Flags()
 	f.StringVarP(&r.output, "output", "o", "-", "file to write the policy to; - is standard output")
 	f.StringVar(&r.options.Name, "name", "", `name of the policy (default "ratelimit-" and the domain)`)
-	f.StringVar(&r.point, "control-point", "ratelimit/{domain}", "control point of the flows, as in envoy.rate_limit.control_point of the server")
+	f.StringVar(&r.point, "control-point", "ratelimit/{domain}", "control point of the flows, as in envoy_rate_limit.control_point of the server")
 	f.BoolVar(&r.options.MergeDomains, "merge-domains", false, "several files may have the same domain (MERGE_DOMAIN_CONFIG of envoyproxy/ratelimit)")
 	return c
 }

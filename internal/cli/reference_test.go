@@ -37,7 +37,8 @@ const intro = `# Command line
 <!-- Generated from internal/cli by go test ./internal/cli -run TestReference -update. Do not edit. -->
 
 Exit codes: 0 success, 1 error (one line on standard error says what and what to do), 3 ` + "`sluice check`" + ` was
-answered with a denial. Results go to standard output, mistakes and logs to standard error.
+answered with a denial, 2 ` + "`sluice import`" + ` wrote a policy that differs from what was imported. Results go to
+standard output, mistakes and logs to standard error.
 
 Flags of every command:
 
