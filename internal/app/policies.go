@@ -40,7 +40,10 @@ var _ document.Compiler = Compiler{}
 
 // Compile implements document.Compiler.
 func (k Compiler) Compile(src document.Source) (*document.Compiled, error) {
-	doc, err := blueprint.Parse(policy.Source{File: src.File, Name: src.Name, Blueprint: src.Blueprint, Text: src.Text, CheckQuery: signal.CheckQuery})
+	doc, err := blueprint.Parse(policy.Source{
+		File: src.File, Name: src.Name, Blueprint: src.Blueprint, Text: src.Text,
+		CheckQuery: signal.CheckQuery, CheckRego: modules().Check,
+	})
 	if err != nil {
 		var mistakes fielderr.List
 		if errors.As(err, &mistakes) {

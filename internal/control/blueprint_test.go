@@ -91,8 +91,8 @@ func TestBlueprintsCompile(t *testing.T) {
 		"load-scheduling/java-gc-generic":             {"infra meters"},
 		"load-scheduling/java-gc-k8s":                 {"infra meters"},
 		"load-scheduling/postgresql":                  {"infra meters"},
-		"hasura-auto-scale.values.yaml":               {"classifiers", "Kubernetes"},
-		"postgresql-protection.values.yaml":           {"infra meters", "classifiers"},
+		"hasura-auto-scale.values.yaml":               {"Kubernetes"},
+		"postgresql-protection.values.yaml":           {"infra meters"},
 	}
 	texts := map[string]string{}
 	for _, b := range blueprint.All() {

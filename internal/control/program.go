@@ -175,9 +175,5 @@ func waitingResources(r *policy.Resources) (waiting []Notice) {
 		waiting = append(waiting, Notice{Text: "waiting for infra meters: this release does not collect " +
 			strings.Join(meters, ", ") + "; send their metrics by remote write, OTLP or scraping, and queries find them"})
 	}
-	if n := len(r.FlowControl.Classifiers); n > 0 {
-		waiting = append(waiting, Notice{Text: fmt.Sprintf("waiting for classifiers: this release does not make labels "+
-			"from requests (%d in this policy); let callers send the labels", n)})
-	}
 	return waiting
 }
