@@ -10,8 +10,11 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
+	"unicode/utf8"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
@@ -426,4 +429,101 @@ func TestLabelFloodOverHTTP(t *testing.T) {
 		t.Errorf("%s with %d headers and a label", f.Verdict.Reason, len(headers))
 	}
 	f.Free()
+}
+
+// TestClassifiedFlowsWait: what classifiers made decides the workload of a flow, is there after it waited, and is not
+// that of another flow, whoever comes and goes meanwhile.
+func TestClassifiedFlowsWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		scheduler := slotSpec(ConcurrencyScheduler, 1, "cp", "", 1)
+		scheduler.Scheduler.Workloads = []WorkloadSpec{{Name: "gold", Priority: 10, Tokens: 1, Match: label.Equal("tier", "gold")}}
+		copyHeader := rules(func(in *classify.Input, out []classify.Label) ([]classify.Label, error) {
+			tier, _ := in.Label("http.request.header.tier")
+			return append(out, classify.Label{Key: "tier", Value: tier}), nil
+		})
+		publish(t, e, Set{
+			Limiters:    []*LimiterSpec{scheduler},
+			Classifiers: []*ClassifierSpec{classifierSpec("p", 0, label.Expr{}, copyHeader)},
+		})
+		request := func(tier string) *Request {
+			return &Request{
+				ControlPoint: "cp", QueueTimeout: -1, Explain: true,
+				HTTP: &classify.Request{Headers: map[string]string{"tier": tier}},
+			}
+		}
+		var wg sync.WaitGroup
+		for i := range 60 {
+			tier := []string{"gold", "free", "\r\nSet-Cookie: a=b\x00"}[i%3]
+			wg.Go(func() {
+				ctx := t.Context()
+				if i%10 == 9 { // leaves before its turn
+					var cancel context.CancelFunc
+					ctx, cancel = context.WithTimeout(ctx, time.Second)
+					defer cancel()
+				}
+				f := e.Start(ctx, request(tier))
+				if d := f.Derived(); len(d) != 1 || d[0].Value != tier || len(f.Classifiers()) != 1 {
+					t.Errorf("flow %d of tier %q has %v", i, tier, d)
+				}
+				if !f.Admitted() {
+					f.Free()
+					return
+				}
+				want := "default"
+				if tier == "gold" {
+					want = "gold"
+				}
+				if got := f.Verdict.Decisions[0].Workload; got != want {
+					t.Errorf("a flow of tier %q is in workload %q", tier, got)
+				}
+				time.Sleep(100 * time.Millisecond)
+				f.End(Outcome{})
+			})
+		}
+		wg.Wait()
+	})
+}
+
+// TestHostileLabelsAreData: what a request carries is in no header and breaks no line.
+func TestHostileLabelsAreData(t *testing.T) {
+	e := newEngine(t)
+	hostile := "x\r\nSet-Cookie: a=b\x00\xff\""
+	publish(t, e, Set{Limiters: []*LimiterSpec{rateSpec(1, "cp", "http.request.header.who", label.Expr{}, limit.BucketRule{Interval: time.Second})}})
+	_, f := valuesOf(t, e, Request{HTTP: &classify.Request{Headers: map[string]string{"who": hostile}}})
+	if f.Admitted() || f.Verdict.Key != hostile {
+		t.Errorf("%+v", f.Verdict)
+	}
+	if m := f.Verdict.Message(); strings.ContainsAny(m, "\r\n\x00") || !utf8.ValidString(m) {
+		t.Errorf("%q", m)
+	}
+	for name, value := range headersOf(&f.Verdict) {
+		if strings.ContainsAny(value, "\r\n\x00") || strings.Contains(value, "Cookie") {
+			t.Errorf("%s: %q", name, value)
+		}
+	}
+	f.Free()
+}
+
+func TestHTTPAllocatesNothing(t *testing.T) {
+	e := newEngine(t)
+	publish(t, e, Set{
+		Limiters:    readers("http.method", "http.request.header.x_team", "user"),
+		Classifiers: []*ClassifierSpec{classifierSpec("p", 0, label.Equal("http.host", "other"), always("user", "x"))},
+	})
+	http := &classify.Request{Method: "GET", Path: "/", Host: "shop", Headers: map[string]string{"x-team": "red"}}
+	r := Request{ControlPoint: "cp", HTTP: http, Labels: map[string]string{"user": "alice"}}
+	run := func() {
+		f := e.Start(context.Background(), &r)
+		if !f.Admitted() || f.class != nil {
+			t.Fatal("not as meant")
+		}
+		f.End(Outcome{})
+	}
+	for range 2 * firstSamples {
+		run()
+	}
+	if n := testing.AllocsPerRun(5000, run); n >= 0.5 {
+		t.Errorf("a flow that no classifier looks at allocates %v times", n)
+	}
 }

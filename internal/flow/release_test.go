@@ -87,7 +87,7 @@ func TestReleaseToken(t *testing.T) {
 		none := seal(t, e)
 		r, err = e.ReleaseToken(none)
 		expect("release of a flow that holds nothing", r, err, Ended)
-		if _, err := e.ReleaseToken(token[:len(token)-1]); err != ErrInvalidToken { //nolint:errorlint // as it is
+		if _, err := e.ReleaseToken(token[:len(token)-1]); err != ErrInvalidToken {
 			t.Errorf("a token that is none: %v", err)
 		}
 	})
