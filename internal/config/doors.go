@@ -82,7 +82,7 @@ func (e EnvoyRateLimit) Service() rls.Config {
 
 // Discovery says which services there are, so that policies can select by service.
 type Discovery struct {
-	// Addresses kept of all sources together; about 300 bytes each. More are left out, and the source says so.
+	// Addresses kept of all sources together; about 600 bytes each. More are left out, and the source says so.
 	MaxEntities int64 `json:"max_entities" default:"100000"`
 	// Services whose addresses do not change.
 	Static []StaticService `json:"static"`
