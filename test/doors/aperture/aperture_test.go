@@ -87,9 +87,11 @@ func decisions(t *testing.T, c client, s *doorstest.Server, d *driver) {
 	for _, id := range []string{"free", "1", "2", "bob", "ramp"} {
 		d.end(id)
 	}
+	d.flush()
 	awaitMetric(t, s, 5, records, "result", "ended")
 	d.end("3")
 	d.end("noramp")
+	d.flush()
 	awaitMetric(t, s, 2, records, "result", "rejected_flow")
 }
 
@@ -107,16 +109,22 @@ func slots(t *testing.T, c client, s *doorstest.Server, d *driver) {
 		if returned := fmt.Sprintf("%v %q", ended["returned"], ended["problems"]); returned != `[true] [""]` {
 			t.Errorf("FlowEnd: got %s", returned)
 		}
-		wantRun(t, "slot at once after FlowEnd", d.start("s3", "slots"), true)
-		d.end("s3", "record_only", true, "failed", true)
+		wantRun(t, "slot after FlowEnd and before the record", d.start("s3", "slots"), true)
+		d.flush()
 	} else {
+		d.flush()
 		awaitMetric(t, s, before+1, records, "result", "ended")
 		wantRun(t, "slot after the record", d.start("s3", "slots"), true)
-		d.end("s3", "failed", true)
 	}
+	awaitMetric(t, s, before+1, records, "result", "ended")
+	wantRun(t, "slot that the record of another flow does not free", d.start("s4", "slots"), false)
+	d.end("s3", "record_only", true, "failed", true)
+	wantRun(t, "slot while the record is under way", d.start("s5", "slots"), false)
+	d.flush()
 	awaitMetric(t, s, before+2, records, "result", "ended")
-	wantRun(t, "slot after the record alone", d.start("s4", "slots"), true)
-	d.end("s4")
+	wantRun(t, "slot after the record alone", d.start("s6", "slots"), true)
+	d.end("s6")
+	d.flush()
 	awaitMetric(t, s, before+3, records, "result", "ended")
 	awaitMetric(t, s, 2, "flux_meter", "flux_meter_name", "clients", "flow_status", "OK")
 	awaitMetric(t, s, 1, "flux_meter", "flux_meter_name", "clients", "flow_status", "Error")
@@ -126,10 +134,10 @@ func slots(t *testing.T, c client, s *doorstest.Server, d *driver) {
 func queue(t *testing.T, _ client, d *driver) {
 	wantRun(t, "place", d.start("q1", "queue"), true)
 	began := time.Now()
-	late := d.start("q2", "queue", "timeout_ms", 400)
+	late := d.start("q2", "queue", "timeout_ms", 1000)
 	wantRun(t, "deadline", late, false)
-	if took := time.Since(began); took < 250*time.Millisecond || took > 3*time.Second {
-		t.Errorf("deadline: the answer took %s, want nearly 400ms", took)
+	if took := time.Since(began); took < 400*time.Millisecond || took > 3*time.Second {
+		t.Errorf("deadline: the answer took %s, want about 600ms", took)
 	}
 	if late["status"] != 503.0 {
 		t.Errorf("deadline: got status %v, want 503", late["status"])
@@ -139,6 +147,7 @@ func queue(t *testing.T, _ client, d *driver) {
 		t.Errorf("got %v, want that it waits", out)
 	}
 	d.end("q1")
+	d.flush()
 	wantRun(t, "room", d.await(waiting), true)
 	d.end("q3")
 }

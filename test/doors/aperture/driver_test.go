@@ -26,8 +26,8 @@ type client struct {
 	retryAfter bool
 }
 
-// exporting makes clients send their records at once.
-var exporting = []string{"OTEL_BSP_SCHEDULE_DELAY=20"}
+// exporting makes clients send their records when they are told to, so that tests know what the server has seen.
+var exporting = []string{"OTEL_BSP_SCHEDULE_DELAY=60000"}
 
 var clients = []client{
 	{name: "js", retryAfter: true, command: func(t *testing.T, args ...string) *exec.Cmd {
@@ -139,6 +139,12 @@ func startOf(id, point string, more ...any) object {
 		command[more[i].(string)] = more[i+1]
 	}
 	return command
+}
+
+// flush sends the records of the flows that have ended.
+func (d *driver) flush() {
+	d.t.Helper()
+	d.do(object{"op": "flush"})
 }
 
 // end ends a flow.

@@ -47,6 +47,10 @@ const operations = {
     await flow.end();
     return {};
   },
+  async flush() {
+    await client.tracerProvider.forceFlush();
+    return {};
+  },
   async set_result(c) {
     const entry = { value: Buffer.from(c.value), ttl: { seconds: c.ttl, nanos: 0 } };
     return { error: text((await flows.get(c.id).setResultCache(entry)).getError()) };

@@ -15,6 +15,7 @@ import grpc
 from aperture_sdk.client import ApertureClient
 from aperture_sdk.client_common import FlowParams
 from aperture_sdk.flow_common import FlowStatus
+from opentelemetry import trace
 
 flows = {}
 printing = threading.Lock()
@@ -83,6 +84,11 @@ def end(c):
     }
 
 
+def flush(_):
+    trace.get_tracer_provider().force_flush()
+    return {}
+
+
 def ttl(c):
     return datetime.timedelta(seconds=c["ttl"])
 
@@ -90,6 +96,7 @@ def ttl(c):
 operations = {
     "start": start,
     "end": end,
+    "flush": flush,
     "set_result": lambda c: {"error": text(flows[c["id"]].set_result_cache(c["value"], ttl(c)).get_error())},
     "set_global": lambda c: {"error": text(flows[c["id"]].set_global_cache(c["key"], c["value"], ttl(c)).get_error())},
     "delete_result": lambda c: {"error": text(flows[c["id"]].delete_result_cache().get_error())},
