@@ -177,7 +177,9 @@ func TestGarbageInAccessLogsIsCounted(t *testing.T) {
 	d := New(Config{Engine: newEngine(t, slotSpec(1, flow.ConcurrencyLimiter))})
 	good := check(t, d, t.Context(), asked("control-point", "slots"))
 	forged := []byte(good.DynamicMetadata.Fields[tokenKey].GetStringValue())
-	forged[20] ^= 1
+	if forged[20]++; forged[20] != 'B' {
+		forged[20] = 'A'
+	}
 	s := &stream{messages: []*accesslogv3.StreamAccessLogsMessage{
 		{},
 		nil,

@@ -92,6 +92,37 @@ func TestLabelsCannotSmuggleHeaders(t *testing.T) {
 	}
 }
 
+func TestBaggageIsAppendedToWhatCame(t *testing.T) {
+	for came, want := range map[string]struct {
+		value  string
+		append bool
+	}{
+		"":                {"x=body", false},
+		"a=1;p, b=2":      {"x=body", true},
+		"k\u00e4se=1":     {"x=body", true},      // not as it should be, but not ours to change
+		"a=1\r\nb: c,d=1": {"d=1,x=body", false}, // must not go on
+	} {
+		in := asked("control-point", "cp", "label.user", came)
+		h := in.Attributes.Request.Http
+		h.Headers, h.Body = map[string]string{"baggage": came}, "body"
+		if came == "" {
+			h.Headers = nil
+		}
+		got := check(t, hostileDoor(t), t.Context(), in).GetOkResponse().GetHeaders()
+		var text string
+		for _, g := range got {
+			text = g.Header.Value
+			//nolint:staticcheck // the flag is what is tested
+			if g.GetAppend().GetValue() != want.append {
+				t.Errorf("%q: append is %v, want %v", came, g.GetAppend().GetValue(), want.append)
+			}
+		}
+		if text != want.value {
+			t.Errorf("%q: got %q, want %q", came, text, want.value)
+		}
+	}
+}
+
 func TestUnfitHeadersAreLeftOut(t *testing.T) {
 	d := New(Config{Engine: newEngine(t)})
 	for _, value := range []string{"a\r\nb", "a\x00", "é", "\x7f"} {
@@ -129,14 +160,17 @@ func TestHugeRequests(t *testing.T) {
 	}
 }
 
-// FuzzCheck sends bytes as a request: there is an answer that is fit for Envoy, or an error of the call.
+// FuzzCheck sends bytes as a request, and a text in all places of a request where a user's text may stand: there is an
+// answer that is fit for Envoy, or an error of the call.
 func FuzzCheck(f *testing.F) {
 	add := func(in *authv3.CheckRequest) {
 		raw, err := proto.Marshal(in)
 		if err != nil {
 			f.Fatal(err)
 		}
-		f.Add(raw)
+		for _, text := range []string{"", "ann", "a\r\nb: c", "%0d%0a", "a=1,b=2;p", "\xff", `{"a": "b"}`} {
+			f.Add(raw, text)
+		}
 	}
 	add(asked())
 	add(asked("control-point", "cp", "label.user", "ann", "ramp-mode", "true", "no-end", "true"))
@@ -147,10 +181,15 @@ func FuzzCheck(f *testing.F) {
 	in.Attributes.MetadataContext = &corev3.Metadata{FilterMetadata: tokenMetadata("AAAA,BBBB").Metadata.FilterMetadata}
 	add(in)
 	d := hostileDoor(f)
-	f.Fuzz(func(t *testing.T, raw []byte) {
+	f.Fuzz(func(t *testing.T, raw []byte, text string) {
 		var in authv3.CheckRequest
 		if proto.Unmarshal(raw, &in) != nil {
 			t.Skip()
+		}
+		if h := in.GetAttributes().GetRequest().GetHttp(); h != nil && text != "" {
+			h.Path, h.Host, h.Body = text, text, text
+			h.Headers = map[string]string{"baggage": text, "x": text, text: "y"}
+			in.Attributes.ContextExtensions = map[string]string{"control-point": "cp", labelPrefix + text: text, labelPrefix + "x": text}
 		}
 		out, err := checks{d}.Check(t.Context(), &in)
 		switch {

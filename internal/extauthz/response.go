@@ -12,6 +12,7 @@ import (
 	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/sluice-project/sluice/internal/flow"
 )
@@ -54,13 +55,24 @@ func (d *Door) limitHeaders(v *flow.Verdict) []*corev3.HeaderValueOption {
 	return headers
 }
 
-// requestHeaders are what the upstream gets: the baggage with the labels that classifiers made, if there are any.
+// requestHeaders are what the upstream gets: the baggage with the labels that classifiers made, if there are any. To
+// baggage that came they are appended, so that nothing of it changes.
 func (d *Door) requestHeaders(f *flow.Flow, r *flow.Request) []*corev3.HeaderValueOption {
-	baggage := r.HTTP.Baggage(f.Derived())
-	if baggage == "" || baggage == r.HTTP.Headers["baggage"] {
+	came, baggage := r.HTTP.Headers["baggage"], r.HTTP.Baggage(f.Derived())
+	if baggage == "" || baggage == came {
 		return nil
 	}
-	return d.addHeader(nil, "baggage", baggage, corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD)
+	added, after := strings.CutPrefix(baggage, came+",")
+	if after = after && came != ""; !after {
+		added = baggage // nothing came, or something that must not go on
+	}
+	headers := d.addHeader(nil, "baggage", added, corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD)
+	if after && headers != nil {
+		// The deprecated flag makes Envoy join both to one header; with the newer action there would be two headers
+		// of the name, of which many applications read the first only. Older Envoys know nothing else.
+		headers[0].Append = wrapperspb.Bool(true) //nolint:staticcheck // see above
+	}
+	return headers
 }
 
 // addHeader leaves out a value that cannot be a header's, above all one with line ends: whoever can make a label must

@@ -139,8 +139,11 @@ func TestExtAuthzClassifiesTheBody(t *testing.T) {
 	if got := ask("acme", "baggage", "a=1"); got.status != 200 {
 		t.Fatalf("got %+v, want 200", got)
 	}
-	if got := app.last.Load().Values("baggage"); len(got) != 1 || !strings.HasPrefix(got[0], "a=1") || !strings.HasSuffix(got[0], "tenant=acme") {
+	if got := app.last.Load().Values("baggage"); len(got) != 1 || got[0] != "a=1,tenant=acme" {
 		t.Errorf("baggage of the application: got %q, want a=1 and tenant=acme in one header", got)
+	}
+	if got := ask("other", "baggage", "k\u00e4se=1"); got.status != 200 || app.last.Load().Get("baggage") != "k\u00e4se=1,tenant=other" {
+		t.Errorf("baggage that is not ASCII: got %d and %q, want it unchanged with tenant=other after it", got.status, app.last.Load().Get("baggage"))
 	}
 	if got := ask("acme"); got.status != 429 {
 		t.Errorf("third request of the tenant: got %d, want 429", got.status)
