@@ -217,7 +217,7 @@ func celText(v ref.Val) (text string, ok bool, err error) {
 	case types.Double:
 		return formatFloat(float64(v)), true, nil
 	case traits.Lister, traits.Mapper:
-		native, err := v.(ref.Val).ConvertToNative(structValue)
+		native, err := v.ConvertToNative(structValue)
 		if err != nil {
 			return "", false, err
 		}

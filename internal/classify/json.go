@@ -62,7 +62,8 @@ func (s *scanner) value(set uint64, depth int) bool {
 		return false
 	}
 	s.values++
-	start, ok := s.pos, false
+	start := s.pos
+	var ok bool
 	switch c := s.text[s.pos]; {
 	case c == '{':
 		ok = s.object(set, depth)

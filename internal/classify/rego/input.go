@@ -207,8 +207,8 @@ func pathAndQuery(path string) (segments, query *ast.Term) {
 
 func parameters(values map[string][]string) *ast.Term {
 	members := make([][2]*ast.Term, 0, len(values))
-	for key, list1 := range values {
-		members = append(members, [2]*ast.Term{text(key), list(list1)})
+	for key, texts := range values {
+		members = append(members, [2]*ast.Term{text(key), list(texts)})
 	}
 	return object(members...)
 }
@@ -294,7 +294,7 @@ func parseMultipart(kind, body string) (parsed *ast.Term, tooMuch bool, err erro
 	reader := multipart.NewReader(strings.NewReader(body), boundary)
 	for n := 0; ; n++ {
 		part, err := reader.NextPart()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
