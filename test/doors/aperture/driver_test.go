@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -41,6 +42,14 @@ var clients = []client{
 		cmd := exec.Command(python, append([]string{"-B", "python/driver.py"}, args...)...) //nolint:gosec // the test says what to run
 		cmd.Env = []string{"PYTHONPATH=" + folder}
 		return cmd
+	}},
+	{name: "java", flowEnd: true, retryAfter: true, command: func(t *testing.T, args ...string) *exec.Cmd {
+		java := lookPath(t, "java")
+		folder := doorstest.Require(t, "bin/aperture-clients/java")
+		path := filepath.Join(folder, "target/classes") + ":" + filepath.Join(folder, "lib/*")
+		// It starts for a few calls, so its compiler need not do its best.
+		options := []string{"-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto", "-cp", path, "Driver"}
+		return exec.Command(java, append(options, args...)...) //nolint:gosec // the test says what to run
 	}},
 }
 
@@ -134,7 +143,7 @@ func (d *driver) start(id, point string, more ...any) object {
 }
 
 func startOf(id, point string, more ...any) object {
-	command := object{"op": "start", "id": id, "point": point}
+	command := object{"op": "start", "id": id, "point": point, "timeout_ms": 10_000}
 	for i := 0; i+1 < len(more); i += 2 {
 		command[more[i].(string)] = more[i+1]
 	}
