@@ -349,8 +349,8 @@ func TestHostileNamesDoNotSpoilMetrics(t *testing.T) {
 	}
 }
 
-// FuzzEndToken reads whatever is sealed with the right key: nothing crashes, and nothing is given back that
-// was not taken.
+// FuzzEndToken reads whatever is sealed with the right key: nothing crashes, nothing is given back that was not
+// taken, and every flow ends once.
 func FuzzEndToken(f *testing.F) {
 	m, e := fuzzEngine(f)
 	for _, labels := range [][]string{{"user", "ann", "tokens", "3"}, {"workload", "w"}} {
@@ -369,7 +369,15 @@ func FuzzEndToken(f *testing.F) {
 	f.Fuzz(func(t *testing.T, plain []byte) {
 		nonce := e.nonce.count.Add(1)
 		head := append(make([]byte, 4), byte(nonce), byte(nonce>>8), byte(nonce>>16), byte(nonce>>24), 0, 0, 0, 0)
-		_, _ = e.EndToken(e.sealer.Seal(head, head, plain, nil), &Outcome{Duration: -1})
+		token := e.sealer.Seal(head, head, plain, nil)
+		released, err := e.ReleaseToken(token)
+		ended, endErr := e.EndToken(token, &Outcome{Duration: -1, HTTPStatus: -1})
+		if (err == nil) != (endErr == nil) || released == AlreadyEnded || ended == AlreadyEnded {
+			t.Errorf("release: %s, %v; end: %s, %v", released, err, ended, endErr)
+		}
+		if again, _ := e.EndToken(token, &Outcome{}); err == nil && again != AlreadyEnded {
+			t.Errorf("end again: %s", again)
+		}
 	})
 }
 
