@@ -5,6 +5,7 @@ package rego
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -43,7 +44,11 @@ func (s *ruleset) Eval(in *classify.Input, out []classify.Label) ([]classify.Lab
 	defer s.language.leave()
 	input := inputOf(in, s.needs, s.bounds.MaxBodyBytes)
 	results, err := s.query.Eval(context.Background(), rego.EvalParsedInput(input), rego.EvalExternalCancel(stop))
-	if err != nil {
+	var refused *classify.Error
+	switch {
+	case errors.As(err, &refused):
+		return out, refused
+	case err != nil:
 		if stop.Cancelled() || topdown.IsCancel(err) {
 			return out, &classify.Error{Code: classify.CodeBounds, Message: fmt.Sprintf("rego took more than %v", s.bounds.Timeout)}
 		}

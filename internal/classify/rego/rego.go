@@ -12,8 +12,10 @@
 // evaluations run at once; the others wait, and waiting counts as time. A body is parsed up to 1 MiB and
 // 50,000 values. So what bounds memory is what a module can allocate in that time, times Concurrency: some tens of
 // megabytes for a loop that does nothing else. The calls of built-in functions are steps: concat, replace,
-// numbers.range and net.cidr_expand are interrupted as well, others run to their end. Built-in functions that reach
-// out of the process are not there: http.send, net.lookup_ip_addr and opa.runtime; print and trace print nothing.
+// numbers.range and net.cidr_expand are interrupted as well, others run to their end; those that parse text refuse what
+// would take long or overflow the stack (guard.go). So a body of n bytes may take some hundred times n for a moment.
+// Built-in functions that reach out of the process are not there: http.send, net.lookup_ip_addr and opa.runtime; print
+// and trace print nothing.
 package rego
 
 import (
@@ -55,6 +57,7 @@ func New(c Config) *Language {
 	if c.Concurrency < 1 {
 		c.Concurrency = runtime.GOMAXPROCS(0)
 	}
+	guard()
 	return &Language{capabilities: capabilities(), running: make(chan struct{}, c.Concurrency)}
 }
 
