@@ -3,10 +3,8 @@
 package flow
 
 import (
-	"fmt"
 	"math"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/sluice-project/sluice/internal/limit"
@@ -35,21 +33,18 @@ const maxHeaderItems = 8
 //
 // Retry-After is whole seconds, rounded up, 1 at least.
 func (v *Verdict) RateLimitHeaders(set func(name, value string)) {
-	var policies, limits strings.Builder
+	var buffers [2][192]byte // one limit fits; this is asked for with every answer of some doors
+	policies, limits := buffers[0][:0], buffers[1][:0]
 	count := 0
 	add := func(d *Decision, denied bool) {
 		if count == maxHeaderItems || !d.hasLimit() {
 			return
 		}
 		if count++; count > 1 {
-			policies.WriteString(", ")
-			limits.WriteString(", ")
+			policies, limits = append(policies, ", "...), append(limits, ", "...)
 		}
-		name := headerString(d.Limiter.Policy + "/" + d.Limiter.Component)
-		policies.WriteString(name)
-		d.writePolicy(&policies)
-		limits.WriteString(name)
-		v.writeLimit(&limits, d, denied)
+		policies = d.appendPolicy(d.appendName(policies))
+		limits = v.appendLimit(d.appendName(limits), d, denied)
 	}
 	last := len(v.Decisions) - 1
 	denied := !v.Admitted && last >= 0 && !v.Decisions[last].Admitted
@@ -61,8 +56,8 @@ func (v *Verdict) RateLimitHeaders(set func(name, value string)) {
 		add(&v.Decisions[i], false)
 	}
 	if count > 0 {
-		set("RateLimit-Policy", policies.String())
-		set("RateLimit", limits.String())
+		set("RateLimit-Policy", string(policies))
+		set("RateLimit", string(limits))
 	}
 	if !v.Admitted && v.RetryAfter > 0 {
 		set("Retry-After", strconv.FormatInt(wholeSeconds(v.RetryAfter), 10))
@@ -74,11 +69,17 @@ func (d *Decision) hasLimit() bool {
 	return d.Charged && (d.Limiter.Kind.hasBucket() || d.Limiter.Kind.holdsSlots())
 }
 
-// writePolicy writes the parameters of an item of RateLimit-Policy.
-func (d *Decision) writePolicy(b *strings.Builder) {
+// appendName writes the name of the limit as a String of structured fields.
+func (d *Decision) appendName(b []byte) []byte {
+	b = appendHeaderText(append(b, '"'), d.Limiter.Policy)
+	b = appendHeaderText(append(b, '/'), d.Limiter.Component)
+	return append(b, '"')
+}
+
+// appendPolicy writes the parameters of an item of RateLimit-Policy.
+func (d *Decision) appendPolicy(b []byte) []byte {
 	if d.Limiter.Kind.holdsSlots() {
-		fmt.Fprintf(b, `;q=%d;qu="concurrent-requests"`, headerInteger(d.Limit))
-		return
+		return append(appendParameter(b, ";q=", headerInteger(d.Limit)), `;qu="concurrent-requests"`...)
 	}
 	quota, window := d.Limit, int64(0)
 	if fill := d.Limiter.Bucket.TimeToFill(); fill > 0 && fill != limit.Never {
@@ -87,26 +88,32 @@ func (d *Decision) writePolicy(b *strings.Builder) {
 			quota /= fill.Seconds()
 		}
 	}
-	fmt.Fprintf(b, ";q=%d", headerInteger(quota))
+	b = appendParameter(b, ";q=", headerInteger(quota))
 	if window > 0 {
-		fmt.Fprintf(b, ";w=%d", window)
+		b = appendParameter(b, ";w=", window)
 	}
+	return b
 }
 
-// writeLimit writes the parameters of an item of RateLimit.
-func (v *Verdict) writeLimit(b *strings.Builder, d *Decision, denied bool) {
+// appendLimit writes the parameters of an item of RateLimit.
+func (v *Verdict) appendLimit(b []byte, d *Decision, denied bool) []byte {
 	left := d.Remaining
 	if !v.Admitted && d.Admitted {
 		left = min(d.Limit, left+d.Tokens) // it was given back
 	}
-	fmt.Fprintf(b, ";r=%d", headerInteger(left))
+	b = appendParameter(b, ";r=", headerInteger(left))
 	wait := v.RetryAfter
 	if !denied {
 		wait = d.gains(left)
 	}
 	if wait > 0 && wait != limit.Never {
-		fmt.Fprintf(b, ";t=%d", wholeSeconds(wait))
+		b = appendParameter(b, ";t=", wholeSeconds(wait))
 	}
+	return b
+}
+
+func appendParameter(b []byte, name string, value int64) []byte {
+	return strconv.AppendInt(append(b, name...), value, 10)
 }
 
 // gains is when an account with so much left has more; 0: not known, or never.
@@ -148,22 +155,19 @@ func headerInteger(n float64) int64 {
 	return int64(n)
 }
 
-// headerString writes a String of structured fields (RFC 9651, section 3.3.3). It has no room for anything but
-// printable ASCII: other bytes, and the percent sign, are percent-encoded.
-func headerString(s string) string {
-	var b strings.Builder
-	b.WriteByte('"')
+// appendHeaderText writes what is inside a String of structured fields (RFC 9651, section 3.3.3). It has no room for
+// anything but printable ASCII: other bytes, and the percent sign, are percent-encoded.
+func appendHeaderText(b []byte, s string) []byte {
+	const digits = "0123456789ABCDEF"
 	for i := range len(s) {
 		switch c := s[i]; {
 		case c == '"' || c == '\\':
-			b.WriteByte('\\')
-			b.WriteByte(c)
+			b = append(b, '\\', c)
 		case c < ' ' || c > '~' || c == '%':
-			fmt.Fprintf(&b, "%%%02X", c)
+			b = append(b, '%', digits[c>>4], digits[c&15])
 		default:
-			b.WriteByte(c)
+			b = append(b, c)
 		}
 	}
-	b.WriteByte('"')
-	return b.String()
+	return b
 }

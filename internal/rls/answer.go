@@ -23,13 +23,24 @@ type answer struct {
 	reset  durationpb.Duration
 }
 
+// reply is a response and what most of them need, in one piece of memory.
+type reply struct {
+	response rlsv3.RateLimitResponse
+	headers  [3]corev3.HeaderValue
+	added    [3]*corev3.HeaderValue
+	answers  [1]answer
+	statuses [1]*rlsv3.RateLimitResponse_DescriptorStatus
+}
+
 // answer makes the response. Nothing in it refers to the flows.
 func (d *Door) answer(flows []*flow.Flow) *rlsv3.RateLimitResponse {
 	now := d.config.Engine.Now()
-	answers := make([]answer, len(flows))
-	out := &rlsv3.RateLimitResponse{
-		OverallCode: rlsv3.RateLimitResponse_OK,
-		Statuses:    make([]*rlsv3.RateLimitResponse_DescriptorStatus, len(flows)),
+	r := &reply{}
+	out, answers := &r.response, r.answers[:]
+	out.OverallCode, out.Statuses = rlsv3.RateLimitResponse_OK, r.statuses[:]
+	if len(flows) > len(answers) {
+		answers = make([]answer, len(flows))
+		out.Statuses = make([]*rlsv3.RateLimitResponse_DescriptorStatus, len(flows))
 	}
 	tightest, short := -1, math.Inf(1)
 	for i, f := range flows {
@@ -44,7 +55,7 @@ func (d *Door) answer(flows []*flow.Flow) *rlsv3.RateLimitResponse {
 		}
 	}
 	if tightest >= 0 {
-		d.headers(out, &flows[tightest].Verdict, &answers[tightest].status)
+		d.headers(r, &flows[tightest].Verdict, &answers[tightest].status)
 	}
 	return out
 }
@@ -156,9 +167,18 @@ func (a *answer) setReset(after time.Duration) {
 func whole(n float64) uint32 { return uint32(min(max(n, 0), math.MaxUint32)) }
 
 // headers asks Envoy to tell the client about the limit that is closest.
-func (d *Door) headers(out *rlsv3.RateLimitResponse, v *flow.Verdict, s *rlsv3.RateLimitResponse_DescriptorStatus) {
+func (d *Door) headers(r *reply, v *flow.Verdict, s *rlsv3.RateLimitResponse_DescriptorStatus) {
+	out := &r.response
+	out.ResponseHeadersToAdd = r.added[:0]
 	add := func(name, value string) {
-		out.ResponseHeadersToAdd = append(out.ResponseHeadersToAdd, &corev3.HeaderValue{Key: name, Value: value})
+		var h *corev3.HeaderValue
+		if n := len(out.ResponseHeadersToAdd); n < len(r.headers) {
+			h = &r.headers[n]
+		} else {
+			h = new(corev3.HeaderValue)
+		}
+		h.Key, h.Value = name, value
+		out.ResponseHeadersToAdd = append(out.ResponseHeadersToAdd, h)
 	}
 	if h := d.config.Headers; h == HeadersDraft || h == HeadersBoth {
 		v.RateLimitHeaders(add)
