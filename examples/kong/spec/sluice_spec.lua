@@ -1,0 +1,120 @@
+-- SPDX-License-Identifier: Apache-2.0
+
+-- Unit tests of the plugin against a real Sluice at $SLUICE_URL, with policy.yaml and a limit of one request at a time at
+-- the control point slow. Run them with busted.
+local fakes = require "spec.fakes"
+local cjson = require "cjson.safe"
+
+local url = assert(os.getenv("SLUICE_URL"), "SLUICE_URL names no Sluice")
+
+-- config is what Kong hands to a plugin: the defaults of the schema, and what a user sets.
+local function config(set)
+  local conf = {}
+  for _, field in ipairs(require "kong.plugins.sluice.schema".fields) do
+    for _, entry in ipairs(field.config and field.config.fields or {}) do
+      local name, rule = next(entry)
+      conf[name] = rule.default
+      if set[name] ~= nil then
+        assert(type(set[name]) == ({ integer = "number", map = "table" })[rule.type] or rule.type, name)
+        conf[name] = set[name]
+      elseif rule.required then
+        assert(rule.default ~= nil, name .. " is required")
+      end
+    end
+  end
+  for name in pairs(set) do
+    assert(conf[name] ~= nil, name .. " is no field of the schema")
+  end
+  return conf
+end
+
+local function ask(key, more)
+  local r = { method = "POST", path = "/items?page=2", headers = { ["X-Api-Key"] = key } }
+  for name, value in pairs(more or {}) do
+    r.headers[name] = value
+  end
+  return r
+end
+
+describe("sluice", function()
+  local shop = config { url = url, control_point = "shop" }
+
+  before_each(function() fakes.timers = {} end)
+
+  it("admits up to the limit of a key, and then says when to come back", function()
+    for _ = 1, 5 do
+      local served = fakes.serve(shop, ask("ann"))
+      assert.equal(200, served.status)
+      assert.truthy(served.headers["ratelimit"])
+      assert.truthy(served.headers["ratelimit-policy"])
+      assert.same({}, served.log)
+    end
+    local served = fakes.serve(shop, ask("ann"))
+    assert.equal(429, served.status)
+    assert.truthy(tonumber(served.headers["retry-after"]) > 0)
+    assert.truthy(served.headers["ratelimit"])
+    assert.same({ message = "Too many requests." }, served.body)
+    assert.equal(200, fakes.serve(shop, ask("bob")).status)
+  end)
+
+  it("hands baggage on, with the labels that policies make", function()
+    local served = fakes.serve(shop, ask("baggage", { Baggage = "tenant=t1", ["X-Plan"] = "gold" }))
+    assert.truthy(served.upstream["baggage"]:find("tenant=t1", 1, true))
+    assert.truthy(served.upstream["baggage"]:find("plan=gold", 1, true))
+  end)
+
+  it("gives slots back when a request is over", function()
+    local slow = config { url = url, control_point = "slow" }
+    assert.equal(200, fakes.serve(slow, ask("a")).status)
+    assert.equal(429, fakes.serve(slow, ask("a")).status)
+    assert.truthy(fakes.run_timers() > 0)
+    assert.equal(500, fakes.serve(slow, ask("a"), 500).status) -- the service of this one fails
+    fakes.run_timers()
+    assert.equal(200, fakes.serve(slow, ask("a")).status)
+    fakes.run_timers()
+  end)
+
+  it("knows the consumer, the route and the service", function()
+    local r = ask("consumer")
+    r.consumer, r.route, r.service = { username = "ann" }, { name = "items" }, { id = "7c1d" }
+    local conf = config { url = url, control_point = "consumers", labels = { tier = "gold" } }
+    assert.equal(200, fakes.serve(conf, r).status)
+    assert.equal(429, fakes.serve(conf, r).status)
+    r.consumer = { username = "bob" }
+    assert.equal(200, fakes.serve(conf, r).status)
+  end)
+
+  it("counts requests whose headers are no text, or long", function()
+    for i, junk in ipairs { "\255\254\195\40", "\"},{", "a\0b", ("x"):rep(10240), "\237\160\128", "ä€𐍈" } do
+      local admitted = 0
+      for _ = 1, 7 do
+        local served = fakes.serve(shop, ask("junk" .. i, { ["X-Junk"] = junk, ["X-More"] = { junk, "b" } }))
+        assert.same({}, served.log)
+        admitted = admitted + (served.status == 200 and 1 or 0)
+      end
+      assert.equal(5, admitted)
+    end
+  end)
+
+  it("lets requests pass while Sluice is down, or refuses them", function()
+    local down = "http://127.0.0.1:1"
+    local served = fakes.serve(config { url = down, control_point = "shop" }, ask("ann"))
+    assert.equal(200, served.status)
+    assert.equal(1, #served.log)
+    served = fakes.serve(config { url = down, control_point = "shop", fail_open = false }, ask("ann"))
+    assert.equal(503, served.status)
+    assert.equal(0, fakes.run_timers())
+  end)
+
+  it("says what is wrong with its token, and keeps the token to itself", function()
+    local served = fakes.serve(config { url = url .. "/nowhere", control_point = "shop", token = "s3cret" }, ask("ann"))
+    assert.equal(200, served.status)
+    assert.truthy(served.log[1]:find("status 404", 1, true))
+    assert.falsy(cjson.encode(served.log):find("s3cret", 1, true))
+  end)
+
+  it("asks nothing more when the worker stops", function()
+    fakes.serve(config { url = url, control_point = "shop" }, ask("premature"))
+    assert.equal(1, fakes.run_timers(true))
+  end)
+end)
