@@ -99,12 +99,13 @@ local function body(sock, length, chunked)
   end
 end
 
--- answer reads an HTTP response.
+-- answer reads an HTTP response: status, body, and whether the connection is to be closed. Without a status, the second
+-- is why, and the third whether nothing came at all.
 local function answer(sock)
   local line, err = sock:receive("*l")
   local status = line and tonumber(line:match("^HTTP/1%.1 (%d+)"))
   if not status then
-    return nil, err or "this is no HTTP"
+    return nil, err or "this is no HTTP", err == "closed"
   end
   local length, chunked, closes
   repeat
@@ -123,41 +124,54 @@ local function answer(sock)
     end
   until line == ""
   local text, berr = body(sock, length, chunked)
-  return text and status, text or berr, closes
+  return text and status, text or berr, text and closes
 end
 
--- call calls a method of sluice.flow.v1.FlowService. It returns the answer, or nil and why not.
-local function call(method, message)
+-- exchange sends a request over one connection. again tells that nothing was answered on a connection that had been kept,
+-- which Sluice may have closed meanwhile.
+local function exchange(head, text)
   local sock = ngx.socket.tcp()
   sock:settimeout(settings.timeout * 1000)
   local ok, err = sock:connect(settings.host, settings.port)
   if not ok then
     return nil, "connect: " .. err
   end
-  if settings.tls and sock:getreusedtimes() == 0 then
+  local kept = sock:getreusedtimes() > 0
+  if settings.tls and not kept then
     ok, err = sock:sslhandshake(nil, settings.server_name or settings.host, true)
     if not ok then
       return nil, "TLS: " .. err
     end
   end
-  local text = cjson.encode(message)
-  ok, err = sock:send {
-    "POST /sluice.flow.v1.FlowService/", method, " HTTP/1.1\r\nHost: ", settings.host,
-    "\r\nContent-Type: application/json\r\nContent-Length: ", #text,
-    settings.token and "\r\nAuthorization: Bearer " .. settings.token or "", "\r\n\r\n", text,
-  }
+  ok, err = sock:send { head, text }
   if not ok then
-    return nil, "send: " .. err
+    return nil, "send: " .. err, kept
   end
   local status, reply, closes = answer(sock)
   if not status then
     sock:close()
-    return nil, "receive: " .. reply
+    return nil, "receive: " .. reply, kept and closes
   end
   if closes then
     sock:close()
   else
     sock:setkeepalive(10000, settings.keepalive)
+  end
+  return status, reply
+end
+
+-- call calls a method of sluice.flow.v1.FlowService. It returns the answer, or nil and why not.
+local function call(method, message)
+  local text = cjson.encode(message)
+  local head = "POST /sluice.flow.v1.FlowService/" .. method .. " HTTP/1.1\r\nHost: " .. settings.host
+    .. "\r\nContent-Type: application/json\r\nContent-Length: " .. #text
+    .. (settings.token and "\r\nAuthorization: Bearer " .. settings.token or "") .. "\r\n\r\n"
+  local status, reply, again
+  repeat
+    status, reply, again = exchange(head, text)
+  until not again
+  if not status then
+    return nil, reply
   end
   if status ~= 200 then
     return nil, "status " .. status .. ": " .. reply:sub(1, 300)
