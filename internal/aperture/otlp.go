@@ -156,17 +156,24 @@ func (e *envelope) SizeVT() int { return len(e.body) }
 // MarshalToSizedBufferVT writes the message.
 func (e *envelope) MarshalToSizedBufferVT(b []byte) (int, error) { return copy(b, e.body), nil }
 
+// The services and methods of OTLP over gRPC.
+const (
+	traceService = "opentelemetry.proto.collector.trace.v1.TraceService"
+	logService   = "opentelemetry.proto.collector.logs.v1.LogsService"
+	traceMethod  = "/" + traceService + "/Export"
+	logMethod    = "/" + logService + "/Export"
+)
+
 // registerRecords serves OTLP over gRPC, for a server with codec.Codec.
 func (d *Door) registerRecords(s *grpc.Server) {
-	for name, kind := range map[string]export{
-		"opentelemetry.proto.collector.trace.v1.TraceService": exportTraces,
-		"opentelemetry.proto.collector.logs.v1.LogsService":   exportLogs,
-	} {
+	register := func(service, method string, kind export) {
 		s.RegisterService(&grpc.ServiceDesc{
-			ServiceName: name, HandlerType: (*any)(nil),
-			Methods: []grpc.MethodDesc{{MethodName: "Export", Handler: d.exporter("/"+name+"/Export", kind)}},
+			ServiceName: service, HandlerType: (*any)(nil),
+			Methods: []grpc.MethodDesc{{MethodName: "Export", Handler: d.exporter(method, kind)}},
 		}, d)
 	}
+	register(traceService, traceMethod, exportTraces)
+	register(logService, logMethod, exportLogs)
 }
 
 // exporter is the handler of a method.

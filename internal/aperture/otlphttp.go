@@ -52,30 +52,41 @@ func (d *Door) exportHTTP(kind export) http.Handler {
 	})
 }
 
+// errTooLarge is a batch beyond the bounds.
+var errTooLarge = fmt.Errorf("the body is larger than %d bytes, %d without compression: send smaller batches", mostBody, mostText)
+
 // readBatch reads the body of a request, and says with which status it is refused.
 func readBatch(w http.ResponseWriter, r *http.Request) (body []byte, code int, err error) {
-	var reader io.Reader = http.MaxBytesReader(w, r.Body, mostBody)
+	reader := http.MaxBytesReader(w, r.Body, mostBody)
 	switch encoding := r.Header.Get("Content-Encoding"); encoding {
 	case "", "identity":
+		body, err = io.ReadAll(reader)
 	case "gzip":
-		unzip, err := gzip.NewReader(reader)
-		if err != nil {
-			return nil, http.StatusBadRequest, fmt.Errorf("the body is no gzip: %w", err)
-		}
-		reader = unzip
+		body, err = unzip(reader)
 	default:
 		return nil, http.StatusUnsupportedMediaType, fmt.Errorf("content encoding %.20q, want gzip or none", encoding)
 	}
-	body, err = io.ReadAll(io.LimitReader(reader, mostText+1))
 	tooLarge := &http.MaxBytesError{}
 	switch {
-	case errors.As(err, &tooLarge), len(body) > mostText:
-		return nil, http.StatusRequestEntityTooLarge,
-			fmt.Errorf("the body is larger than %d bytes, %d without compression: send smaller batches", mostBody, mostText)
+	case errors.As(err, &tooLarge), errors.Is(err, errTooLarge):
+		return nil, http.StatusRequestEntityTooLarge, errTooLarge
 	case err != nil:
 		return nil, http.StatusBadRequest, fmt.Errorf("the body cannot be read: %w", err)
 	}
 	return body, 0, nil
+}
+
+// unzip reads a batch that was compressed, up to the bound.
+func unzip(from io.Reader) ([]byte, error) {
+	reader, err := gzip.NewReader(from)
+	if err != nil {
+		return nil, fmt.Errorf("it is no gzip: %w", err)
+	}
+	body, err := io.ReadAll(io.LimitReader(reader, mostText+1))
+	if err == nil && len(body) > mostText {
+		err = errTooLarge
+	}
+	return body, err
 }
 
 // writeProblem answers with a google.rpc.Status, in the encoding of the request.
