@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sluice-project/sluice/internal/classify"
+	"github.com/sluice-project/sluice/internal/classify/rego"
 )
 
 // hostileQueries are those that overflow the stack of the library's parser, or keep it busy for seconds; none is
@@ -92,4 +93,36 @@ func FuzzGraphQL(f *testing.F) {
 		}
 		eval(t, set, &classify.Request{Headers: map[string]string{"content-type": "application/json"}, Body: string(body)})
 	})
+}
+
+// TestDeepModules: a module that is nested deep is refused at once; the library would take minutes for some.
+func TestDeepModules(t *testing.T) {
+	for name, module := range map[string]string{
+		"lists":    "package a\nx := " + strings.Repeat("[", 2000) + strings.Repeat("]", 2000),
+		"objects":  "package a\nx := " + strings.Repeat("{1:", 2000) + "1" + strings.Repeat("}", 2000),
+		"sum":      "package a\nx := 1" + strings.Repeat("+1", 2000),
+		"brackets": "package a\nx := " + strings.Repeat("(", 20_000) + "1" + strings.Repeat(")", 20_000),
+		"every":    "package a\nimport rego.v1\nx if {" + strings.Repeat("every i in [1] {", 500) + "true" + strings.Repeat("}", 501),
+		"else":     "package a\nimport rego.v1\nx := 1 if false" + strings.Repeat(" else := 1 if false", 500),
+		"calls":    "package a\nx := " + strings.Repeat("abs(", 2000) + "1" + strings.Repeat(")", 2000),
+		"comp":     "package a\nx := " + strings.Repeat("[y | y := ", 500) + "1" + strings.Repeat("]", 500),
+	} {
+		start := time.Now()
+		problems := rego.New(rego.Config{}).Check(module, nil)
+		if len(problems) == 0 || !strings.Contains(problems.Error(), "deep") && !strings.Contains(problems.Error(), "depth") {
+			t.Errorf("%s: got %.100v, want a refusal", name, problems)
+		}
+		if took := time.Since(start); took > 5*time.Second {
+			t.Errorf("%s: took %v", name, took)
+		}
+	}
+	for name, module := range map[string]string{
+		"sum":  "package a\nx := 1" + strings.Repeat("+1", 50),
+		"list": "package a\nx := " + strings.Repeat("[", 50) + "input.a" + strings.Repeat("]", 50),
+		"long": "package a\nx := [" + strings.Repeat("1,", 5000) + "1]",
+	} {
+		if problems := rego.New(rego.Config{}).Check(module, nil); problems != nil {
+			t.Errorf("%s: %v", name, problems)
+		}
+	}
 }

@@ -150,6 +150,25 @@ var (
 
 const fileName = "module"
 
+// maxDepth is how deep the tree of a module may be; each level of brackets makes two at least. The library takes
+// minutes to compile deep ones.
+const maxDepth = 200
+
+// tooDeep finds a place that is nested too deep.
+func tooDeep(module *ast.Module) (at *ast.Location) {
+	depth, last := 0, module.Package.Location
+	ast.NewBeforeAfterVisitor(func(x any) bool {
+		if node, ok := x.(interface{ Loc() *ast.Location }); ok && node.Loc() != nil {
+			last = node.Loc()
+		}
+		if depth++; depth > maxDepth && at == nil {
+			at = last
+		}
+		return at != nil
+	}, func(any) { depth-- }).Walk(module)
+	return at
+}
+
 func (l *Language) compileAs(text string, version ast.RegoVersion) (*ast.Module, *ast.Compiler, error) {
 	module, err := ast.ParseModuleWithOpts(fileName, text, ast.ParserOptions{RegoVersion: version, Capabilities: l.capabilities})
 	if err != nil {
@@ -157,6 +176,9 @@ func (l *Language) compileAs(text string, version ast.RegoVersion) (*ast.Module,
 	}
 	if module == nil {
 		return nil, nil, errors.New("the module is empty")
+	}
+	if at := tooDeep(module); at != nil {
+		return nil, nil, ast.Errors{ast.NewError(ast.ParseErr, at, "nested too deep, want at most %d levels", maxDepth/2)}
 	}
 	compiler := ast.NewCompiler().WithCapabilities(l.capabilities).WithDefaultRegoVersion(version)
 	if compiler.Compile(map[string]*ast.Module{fileName: module}); compiler.Failed() {
