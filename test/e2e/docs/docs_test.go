@@ -21,7 +21,7 @@ import (
 const root = "../../.."
 
 // pages are those whose commands must work as they stand, besides the guides.
-var pages = []string{"README.md", "docs/quick-start.md", "docs/operations.md"}
+var pages = []string{"README.md", "docs/quick-start.md", "docs/operations.md", "docs/migrate-from-aperture.md"}
 
 // sluiceBinary is the product: $SLUICE_BIN, or built here.
 func sluiceBinary(t *testing.T) string {
