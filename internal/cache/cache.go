@@ -80,6 +80,7 @@ type Cache struct {
 	closed atomic.Bool
 	leads  atomic.Uint64 // the last one given, without the shard
 	nFlown atomic.Int64  // flights in all shards
+	nWaits atomic.Int64  // flows that wait in all of them
 	shards [shardCount]shard
 	counts counters
 }
@@ -145,12 +146,12 @@ var errAnswerFull = invalid("the values of one answer have more than %d bytes to
 var errTooManyKeys = invalid("more than %d global cache keys in one request", MaxGlobalKeys)
 
 // LookupGlobal reads the values of global keys and calls each with the answers, in order. used is what the
-// answer to the caller holds already, in bytes: values that do not fit beside it are not read, nor are those of
-// more keys than one request may name; both are answered with an error.
+// answer to the caller holds already, in bytes: values that do not fit beside it are answered with an error, and so
+// are keys beyond MaxGlobalKeys. Of those, only as many again are answered at all.
 func (c *Cache) LookupGlobal(
 	ctx context.Context, tenant string, names []string, used int, now limit.Instant, each func(name string, a Answer),
 ) {
-	for i, name := range names {
+	for i, name := range names[:min(len(names), 2*MaxGlobalKeys)] {
 		k := GlobalKey(tenant, name)
 		if i >= MaxGlobalKeys {
 			each(name, Answer{Status: Failed, Err: errTooManyKeys})

@@ -22,8 +22,9 @@ const (
 	MaxTTL = 7 * 24 * time.Hour
 	// MaxAnswerBytes bounds the values of one answer together: clients of gRPC take messages of 4 MiB.
 	MaxAnswerBytes = 3 << 20
-	// MaxWaiters is how many flows may wait for one key.
-	MaxWaiters = 10_000
+	// MaxWaiters is how many flows may wait for one key, and MaxAllWaiters for all keys together.
+	MaxWaiters    = 10_000
+	MaxAllWaiters = 100_000
 	// MaxFlights is how many keys may be computed at the same time with others to wait for them; flows that
 	// miss further keys compute without. A key takes about 300 bytes.
 	MaxFlights = 100_000

@@ -184,13 +184,13 @@ func (b *boarding) boardLocked(mayStale bool, stale []byte) Outcome {
 	case mayStale:
 		w.Answer = Answer{Status: Stale, Value: stale}
 		return Answered
-	case w.Deadline != 0 && w.Deadline <= b.now, f.waiting >= MaxWaiters:
+	case w.Deadline != 0 && w.Deadline <= b.now, f.waiting >= MaxWaiters, b.cache.nWaits.Load() >= MaxAllWaiters:
 		return Answered
 	case b.cache.closed.Load():
 		return Refused
 	}
 	w.shard = s
-	f.addLocked(w, b.now)
+	b.cache.addLocked(f, w, b.now)
 	b.cache.rearmLocked(s, f, b.now)
 	return Pending
 }
@@ -250,7 +250,7 @@ func (c *Cache) land(k Key, value []byte, now limit.Instant) {
 	s.endLocked(c, f)
 	var told list
 	for w := f.first; w != nil; w = f.first {
-		f.removeLocked(w, now)
+		c.removeLocked(f, w, now)
 		w.Answer = Answer{Status: Hit, Value: value}
 		told.add(w)
 	}
@@ -287,7 +287,7 @@ func (c *Cache) passLocked(s *shard, index Lead, f *flight, now limit.Instant) *
 		s.endLocked(c, f)
 		return nil
 	}
-	f.removeLocked(w, now)
+	c.removeLocked(f, w, now)
 	w.Answer = Answer{Status: Miss, Lead: c.leadLocked(s, index, f, now)}
 	c.counts.passed.Add(1)
 	c.rearmLocked(s, f, now)
@@ -307,7 +307,7 @@ func (c *Cache) Cancel(w *Waiter, now limit.Instant) bool {
 	if f == nil {
 		return false
 	}
-	f.removeLocked(w, now)
+	c.removeLocked(f, w, now)
 	c.rearmLocked(s, f, now)
 	return true
 }
@@ -322,7 +322,7 @@ func (c *Cache) StopWaiting() {
 		s.mu.Lock()
 		for _, f := range s.flights {
 			for w := f.first; w != nil; w = f.first {
-				f.removeLocked(w, now)
+				c.removeLocked(f, w, now)
 				w.Answer, w.Closed = Answer{Status: Miss}, true
 				told.add(w)
 			}
@@ -383,7 +383,7 @@ func (c *Cache) onTimer(s *shard, f *flight) {
 	f.timerAt = 0
 	for len(f.deadlines) > 0 && f.deadlines[0].Deadline <= now {
 		w := f.deadlines[0]
-		f.removeLocked(w, now)
+		c.removeLocked(f, w, now)
 		w.Answer = Answer{Status: Miss}
 		told.add(w)
 	}
@@ -417,8 +417,8 @@ func (l *list) add(w *Waiter) {
 	l.n++
 }
 
-// addLocked makes w the last that waits.
-func (f *flight) addLocked(w *Waiter, now limit.Instant) {
+// addLocked makes w the last that waits. REQUIRES the shard's mu.
+func (c *Cache) addLocked(f *flight, w *Waiter, now limit.Instant) {
 	w.flight, w.since, w.prev, w.next = f, now, f.last, nil
 	if f.last == nil {
 		f.first = w
@@ -427,13 +427,14 @@ func (f *flight) addLocked(w *Waiter, now limit.Instant) {
 	}
 	f.last = w
 	f.waiting++
+	c.nWaits.Add(1)
 	if w.Deadline != 0 {
 		heap.Push(&f.deadlines, w)
 	}
 }
 
-// removeLocked ends the wait of w.
-func (f *flight) removeLocked(w *Waiter, now limit.Instant) {
+// removeLocked ends the wait of w. REQUIRES the shard's mu.
+func (c *Cache) removeLocked(f *flight, w *Waiter, now limit.Instant) {
 	if w.prev == nil {
 		f.first = w.next
 	} else {
@@ -445,6 +446,7 @@ func (f *flight) removeLocked(w *Waiter, now limit.Instant) {
 		w.next.prev = w.prev
 	}
 	f.waiting--
+	c.nWaits.Add(-1)
 	if w.place >= 0 {
 		heap.Remove(&f.deadlines, w.place)
 	}

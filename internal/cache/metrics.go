@@ -34,6 +34,7 @@ var (
 	descRanOut = prometheus.NewDesc("sluice_cache_lead_timeouts_total",
 		"Leads that took longer than caches.coalesce_timeout while others waited.", nil, nil)
 	descComputing = prometheus.NewDesc("sluice_cache_computing", "Keys whose value a flow computes now, for others to share.", nil, nil)
+	descWaiting   = prometheus.NewDesc("sluice_cache_waiting", "Flows that wait now for a value which another flow computes.", nil, nil)
 	descEntries   = prometheus.NewDesc("sluice_cache_entries", "Values kept, those that have expired of late included.", nil, nil)
 	descBytes     = prometheus.NewDesc("sluice_cache_bytes", "Memory of the values kept, with keys and bookkeeping.", nil, nil)
 	descEvicted   = prometheus.NewDesc("sluice_cache_evictions_total", "Values that were dropped before they expired, to make room.", nil, nil)
@@ -147,7 +148,7 @@ func (c *Cache) Collector() prometheus.Collector { return collector{c} }
 func (collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descHits, descMisses, descResults, descStale, descLeaders, descCoalesced, descGaveUp, descPassed, descRanOut,
-		descComputing, descEntries, descBytes, descEvicted,
+		descComputing, descWaiting, descEntries, descBytes, descEvicted,
 	} {
 		ch <- d
 	}
@@ -167,6 +168,7 @@ func (m collector) Collect(ch chan<- prometheus.Metric) {
 	send(descPassed, prometheus.CounterValue, float64(c.counts.passed.Load()))
 	send(descRanOut, prometheus.CounterValue, float64(c.counts.ranOut.Load()))
 	send(descComputing, prometheus.GaugeValue, float64(c.nFlown.Load()))
+	send(descWaiting, prometheus.GaugeValue, float64(c.nWaits.Load()))
 	u := c.store.Usage()
 	send(descEntries, prometheus.GaugeValue, float64(u.Entries))
 	send(descBytes, prometheus.GaugeValue, float64(u.Bytes))
