@@ -18,52 +18,78 @@ import (
 	"github.com/sluice-project/sluice/internal/classify"
 )
 
-// needs are parts of input that a module reads.
+// needs are parts of input that a module reads. The others are not made for it.
 type needs uint8
 
 const (
-	needAttributes needs = 1 << iota
-	needPath             // parsed_path and parsed_query
-	needBody             // parsed_body and truncated_body
+	needHTTP    needs = 1 << iota // attributes.request.http, apart from:
+	needHeaders                   // headers
+	needRaw                       // body
+	needEnds                      // attributes.source, .destination and .metadataContext
+	needPath                      // parsed_path and parsed_query
+	needBody                      // parsed_body and truncated_body
+
+	needAttributes = needHTTP | needHeaders | needRaw | needEnds
 	needAll        = needAttributes | needPath | needBody
 )
-
-var needOf = map[string]needs{
-	"attributes": needAttributes, "parsed_path": needPath, "parsed_query": needPath,
-	"parsed_body": needBody, "truncated_body": needBody,
-}
 
 // needsOf finds what a module reads: everything, when it uses input other than by constant names.
 func needsOf(m *ast.Module) needs {
 	var found needs
-	inRefs := 0
+	refs, vars := 0, 0
 	ast.WalkRefs(m, func(ref ast.Ref) bool {
-		if !ref.HasPrefix(ast.InputRootRef) {
-			return false
-		}
-		inRefs++
-		if len(ref) < 2 {
-			found |= needAll
-			return false
-		}
-		if name, ok := ref[1].Value.(ast.String); ok {
-			found |= needOf[string(name)]
-		} else {
-			found |= needAll
+		if ref.HasPrefix(ast.InputRootRef) {
+			refs++
+			found |= needOf(ref[1:])
 		}
 		return false
 	})
-	inVars := 0
 	ast.WalkVars(m, func(v ast.Var) bool {
 		if v.Equal(ast.InputRootDocument.Value) {
-			inVars++
+			vars++
 		}
 		return false
 	})
-	if inVars > inRefs { // input by itself somewhere, as an argument or in another name
+	if vars > refs { // input by itself somewhere, as an argument or in another name
 		return needAll
 	}
 	return found
+}
+
+// needOf is what a path below input needs.
+func needOf(path ast.Ref) needs {
+	name := func(i int) string {
+		if i >= len(path) {
+			return ""
+		}
+		s, _ := path[i].Value.(ast.String)
+		return string(s)
+	}
+	switch name(0) {
+	case "parsed_path", "parsed_query":
+		return needPath
+	case "parsed_body", "truncated_body":
+		return needBody
+	case "attributes":
+	default:
+		return needAll
+	}
+	switch name(1) {
+	case "source", "destination", "metadataContext":
+		return needEnds
+	case "request":
+	default:
+		return needAttributes
+	}
+	switch {
+	case name(2) != "http" || name(3) == "":
+		return needAttributes
+	case name(3) == "headers":
+		return needHeaders
+	case name(3) == "body":
+		return needRaw
+	}
+	return needHTTP
 }
 
 // shared are the parts of the input of one flow, made when the first module needs them.
@@ -120,7 +146,7 @@ var (
 
 func (s *shared) make(r *classify.Request, n needs, limit int) {
 	if n&needAttributes != 0 {
-		s.attributes = attributes(r, limit)
+		s.attributes = attributes(r, (n|s.made)&needAttributes, limit)
 	}
 	if n&needPath != 0 {
 		s.path, s.query = pathAndQuery(r.Path)
@@ -143,25 +169,39 @@ func object(members ...[2]*ast.Term) *ast.Term { return ast.NewTerm(ast.NewObjec
 // text is a string of a request: what is not UTF-8 becomes U+FFFD, for the library's sake.
 func text(s string) *ast.Term { return ast.StringTerm(strings.ToValidUTF8(s, "\uFFFD")) }
 
-func attributes(r *classify.Request, limit int) *ast.Term {
-	headers := make([][2]*ast.Term, 0, len(r.Headers))
-	for name, value := range r.Headers {
-		headers = append(headers, [2]*ast.Term{text(name), text(value)})
+func attributes(r *classify.Request, n needs, limit int) *ast.Term {
+	members := make([][2]*ast.Term, 0, 4)
+	if n&(needHTTP|needHeaders|needRaw) != 0 {
+		members = append(members, member("request", object(member("http", http(r, n, limit)))))
 	}
-	http := object(
-		member("path", text(r.Path)), member("body", text(r.Body[:min(len(r.Body), limit)])), member("host", text(r.Host)),
-		member("method", text(r.Method)), member("scheme", text(r.Scheme)), member("protocol", text(r.Protocol)),
-		member("size", number(strconv.FormatInt(r.Size, 10))), member("headers", object(headers...)),
-	)
-	members := [][2]*ast.Term{
-		member("request", object(member("http", http))),
-		member("source", end(r.Source, "source_fqdns", r.SourceServices)),
-		member("destination", end(r.Destination, "destination_fqdns", r.DestinationServices)),
-	}
-	if len(r.Metadata) > 0 {
-		if value, err := ast.InterfaceToValue(r.Metadata); err == nil {
-			members = append(members, member("metadataContext", object(member("filterMetadata", ast.NewTerm(value)))))
+	if n&needEnds != 0 {
+		members = append(members, member("source", end(r.Source, "source_fqdns", r.SourceServices)),
+			member("destination", end(r.Destination, "destination_fqdns", r.DestinationServices)))
+		if len(r.Metadata) > 0 {
+			if value, err := ast.InterfaceToValue(r.Metadata); err == nil {
+				members = append(members, member("metadataContext", object(member("filterMetadata", ast.NewTerm(value)))))
+			}
 		}
+	}
+	return object(members...)
+}
+
+func http(r *classify.Request, n needs, limit int) *ast.Term {
+	members := make([][2]*ast.Term, 0, 8)
+	if n&needHTTP != 0 {
+		members = append(members,
+			member("path", text(r.Path)), member("host", text(r.Host)), member("method", text(r.Method)), member("scheme", text(r.Scheme)),
+			member("protocol", text(r.Protocol)), member("size", number(strconv.FormatInt(r.Size, 10))))
+	}
+	if n&needRaw != 0 {
+		members = append(members, member("body", text(r.Body[:min(len(r.Body), limit)])))
+	}
+	if n&needHeaders != 0 {
+		headers := make([][2]*ast.Term, 0, len(r.Headers))
+		for name, value := range r.Headers {
+			headers = append(headers, [2]*ast.Term{text(name), text(value)})
+		}
+		members = append(members, member("headers", object(headers...)))
 	}
 	return object(members...)
 }

@@ -295,6 +295,10 @@ func TestShared(t *testing.T) {
 	var got []string
 	for _, module := range []string{
 		"package a\nx := input.attributes.request.http.method", "package a\nx := input.parsed_body.b",
+		"package a\nx := input.attributes.request.http.headers[\"content-type\"]", "package a\nx := input.attributes.request.http.body",
+		"package a\nx := input.attributes.source.socketAddress.port", "package a\nx := count(input.attributes.request.http)",
+		"package a\nx := count([k | some k, _ in input.attributes])", "package a\nx := input.attributes[\"request\"].http.method",
+		"package a\nh := \"http\"\nx := input.attributes.request[h].method",
 		"package a\nx := input.parsed_path[0]", "package a\ni := input\nx := i.parsed_path[0]",
 		"package a\nx := count(input)", "package a\nk := \"parsed_path\"\nx := input[k][0]",
 		"package a\nx := y if { y := input.parsed_body.b with input as {\"parsed_body\": {\"b\": 7}} }",
@@ -305,7 +309,7 @@ func TestShared(t *testing.T) {
 		}
 		got = append(got, out[0].Value)
 	}
-	if diff := cmp.Diff([]string{"GET", "1", "a", "a", "5", "a", "7"}, got); diff != "" {
+	if diff := cmp.Diff([]string{"GET", "1", "application-json", "{-b-:1}", "0", "8", "3", "GET", "GET", "a", "a", "5", "a", "7"}, got); diff != "" {
 		t.Errorf("labels differ (-want +got):\n%s", diff)
 	}
 }
