@@ -25,6 +25,13 @@ type marshaler interface {
 
 type unmarshaler interface{ UnmarshalVT([]byte) error }
 
+// pdata is what messages of the OpenTelemetry Collector's library have, which are no proto.Message.
+type pdata interface {
+	SizeProto() int
+	MarshalProto([]byte) int // from the end of the slice
+	UnmarshalProto([]byte) error
+}
+
 // Name implements encoding.CodecV2: the content type stays application/grpc+proto.
 func (Codec) Name() string { return "proto" }
 
@@ -32,6 +39,9 @@ func (Codec) Name() string { return "proto" }
 func (Codec) Marshal(v any) (mem.BufferSlice, error) {
 	if m, ok := v.(marshaler); ok {
 		return marshal(m.SizeVT(), m.MarshalToSizedBufferVT)
+	}
+	if m, ok := v.(pdata); ok {
+		return marshal(m.SizeProto(), func(b []byte) (int, error) { return m.MarshalProto(b), nil })
 	}
 	m, ok := v.(proto.Message)
 	if !ok {
@@ -65,6 +75,9 @@ func (Codec) Unmarshal(data mem.BufferSlice, v any) error {
 	defer buf.Free()
 	if m, ok := v.(unmarshaler); ok {
 		return m.UnmarshalVT(buf.ReadOnlyData())
+	}
+	if m, ok := v.(pdata); ok {
+		return m.UnmarshalProto(buf.ReadOnlyData())
 	}
 	m, ok := v.(proto.Message)
 	if !ok {
