@@ -350,8 +350,10 @@ func TestCutText(t *testing.T) {
 }
 
 func FuzzShow(f *testing.F) {
+	const secret = "hush-hush"
 	f.Add("/a?token=x", "authorization", "Bearer x")
 	f.Fuzz(func(t *testing.T, path, header, value string) {
+		value += secret
 		one := &tapped{Sample: flow.Sample{
 			Before: map[string]string{headerLabel + header: value}, After: map[string]string{"http.target": path},
 			HTTP: &classify.Request{Path: path, Headers: map[string]string{header: value}},
@@ -361,6 +363,9 @@ func FuzzShow(f *testing.F) {
 			t.Fatal("the request is not shown")
 		}
 		encoded(t, out)
+		if secretName(header) && !strings.Contains(header+path, secret) && strings.Contains(out.String(), secret) {
+			t.Fatalf("the value of %q is shown: %v", header, out)
+		}
 	})
 }
 

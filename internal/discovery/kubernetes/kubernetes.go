@@ -19,7 +19,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/go-logr/logr"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -140,7 +139,7 @@ const (
 // Run tells feed what the cluster has until ctx ends, which is no error. Call it once.
 func (s *Source) Run(ctx context.Context, feed *discovery.Feed) error {
 	// What goes wrong is told by the status of the feed and our own log; client-go would repeat it.
-	ctx = klog.NewContext(ctx, logr.Discard())
+	ctx = klog.NewContext(ctx, klog.Logger{}) // the zero one discards
 	feed.Problem("the cluster has not answered yet")
 	var parts sync.WaitGroup
 	for _, r := range []*resource{
