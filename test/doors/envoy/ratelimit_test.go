@@ -4,6 +4,7 @@ package envoy
 
 import (
 	"fmt"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -20,7 +21,7 @@ const (
 )
 
 // aYear makes windows of the example so long that none ends during a test, unless it is New Year's Eve of 1970.
-var aYear = strings.NewReplacer("interval: 60s", "interval: 31536000s", "interval: 3600s", "interval: 31536000s")
+var aYear = strings.NewReplacer("interval: 60s", "interval: 31536000s", "interval: 3600s", "interval: 31536000s", "interval: 86400s", "interval: 31536000s")
 
 // patient gives the answer of Sluice more time than a small machine with many tests needs.
 var patient = []string{"timeout: 0.1s", "timeout: 5s"}
@@ -34,6 +35,20 @@ func setupRateLimit(t *testing.T, policy string, edits ...string) (*proxy, *door
 }
 
 func shopPolicy(t *testing.T) string { return aYear.Replace(doorstest.Read(t, ratelimitPolicy)) }
+
+func TestRateLimitGuide(t *testing.T) {
+	t.Parallel()
+	envoy := doorstest.Require(t, "bin/envoy")
+	app, sluice := doorstest.FreePort(t), doorstest.FreePort(t)
+	config, ports := envoyConfig(t, ratelimitFile, fmt.Sprintf("127.0.0.1:%d", sluice), fmt.Sprintf("127.0.0.1:%d", app), patient...)
+	doorstest.Guide(t, "docs/guides/envoy-ratelimit.md", []string{filepath.Dir(envoy)}, []string{
+		"sluice serve", fmt.Sprintf("sluice serve --listen 127.0.0.1:%d", sluice),
+		"sluice health", fmt.Sprintf("sluice health --server 127.0.0.1:%d", sluice),
+		"127.0.0.1 8000", fmt.Sprintf("127.0.0.1 %d", app),
+		"envoy --config-path " + ratelimitFile, "envoy --use-dynamic-base-id --config-path " + config,
+		"http://127.0.0.1:10000", fmt.Sprintf("http://127.0.0.1:%d", ports.listen),
+	})
+}
 
 // The policy of the example is what the command of its first line makes of the limits of the example.
 func TestRateLimitExampleIsImported(t *testing.T) {
@@ -63,7 +78,7 @@ func TestRateLimitByDescriptor(t *testing.T) {
 	ask("bob", "/", 200)
 	ask("trial-7", "/", 200, 200, 429)
 	ask("load-test", "/", 200, 200, 200, 200, 200, 200, 200)
-	ask("ann", "/exports/1", 200, 200, 429) // ten hits each, counted apart
+	ask("ann", "/exports/1", 200, 200, 429)       // ten hits each, counted apart
 	if got := envoy.get("/"); got.status != 200 { // makes no descriptor
 		t.Errorf("without a user: got %d, want 200", got.status)
 	}
