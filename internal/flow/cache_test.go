@@ -436,6 +436,36 @@ func TestTenants(t *testing.T) {
 	f.End(Outcome{})
 }
 
+// TestTenantOfClassifiers: a label that a classifier makes wins over what the caller says.
+func TestTenantOfClassifiers(t *testing.T) {
+	e, c := cachingEngine(t, func(c *cache.Config) { c.TenantLabel = "tenant" })
+	publish(t, e, Set{Classifiers: []*ClassifierSpec{classifierSpec("p", 0, label.Expr{}, always("tenant", "wrong", "tenant", "acme"))}})
+	store(t, c, cache.ResultKey("acme", "cp", "k"), "v", time.Minute)
+	f := e.Start(t.Context(), &Request{
+		ControlPoint: "cp", Labels: map[string]string{"tenant": "victim"}, HTTP: &classify.Request{}, Cache: &CacheQuery{ResultKey: "k"},
+	})
+	if got := f.Cached(); got.Tenant != "acme" || string(got.Result.Value) != "v" {
+		t.Errorf("got %+v, want the value of acme", got)
+	}
+	f.End(Outcome{})
+}
+
+// TestKeyFloods: a request that names very many keys is answered about a few of them.
+func TestKeyFloods(t *testing.T) {
+	names := make([]string, 100_000)
+	for i := range names {
+		names[i] = fmt.Sprint(i)
+	}
+	e, _ := cachingEngine(t, nil)
+	for _, e := range []*Engine{e, newEngine(t)} {
+		f := e.Start(t.Context(), &Request{ControlPoint: "cp", Cache: &CacheQuery{GlobalKeys: names}})
+		if got := f.Cached(); !f.Admitted() || len(got.Global) > 2*cache.MaxGlobalKeys {
+			t.Errorf("got %v with %d answers, want admitted with a few", f.Verdict.Reason, len(got.Global))
+		}
+		f.End(Outcome{})
+	}
+}
+
 // TestControlPointsDoNotShareResults, not even those that are counted as one.
 func TestControlPointsDoNotShareResults(t *testing.T) {
 	e, c := cachingEngine(t, nil)
