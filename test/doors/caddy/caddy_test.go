@@ -4,8 +4,10 @@
 package caddy
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"testing"
 
 	"github.com/sluice-project/sluice/test/doors/doorstest"
@@ -38,4 +40,13 @@ func TestForwardAuth(t *testing.T) {
 // TestClosed takes the second address out, as the file says.
 func TestClosed(t *testing.T) {
 	start(t, nil, "127.0.0.1:8080 127.0.0.1:8079 {", "127.0.0.1:8080 {").TestDown(t, false)
+}
+
+func TestGuide(t *testing.T) {
+	program := doorstest.Require(t, "bin/caddy")
+	sluice, addr, app := doorstest.FreeAddr(t), doorstest.FreeAddr(t), doorstest.FreePort(t)
+	config := doorstest.Example(t, "examples/caddy/Caddyfile", "127.0.0.1:9090", addr, "127.0.0.1:9000", fmt.Sprintf("127.0.0.1:%d", app),
+		"127.0.0.1:8080", sluice, "127.0.0.1:8079", doorstest.FreeAddr(t))
+	doorstest.Guide(t, "docs/guides/caddy.md", []string{filepath.Dir(program)}, append(proxytest.GuideAddresses(sluice, addr, app),
+		"caddy run --config examples/caddy/Caddyfile", "caddy run --config "+config))
 }

@@ -4,8 +4,8 @@
 package haproxy
 
 import (
+	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -19,25 +19,29 @@ func TestMain(m *testing.M) { os.Exit(doorstest.Main(m)) }
 // start runs HAProxy with the files of the examples. The pairs of replace are old and new texts of haproxy.cfg.
 func start(t *testing.T, policies []string, replace ...string) *proxytest.Proxy {
 	t.Helper()
-	program := doorstest.Require(t, "bin/haproxy-root/usr/sbin/haproxy")
+	doorstest.Require(t, "bin/haproxy-root/usr/sbin/haproxy")
 	p := &proxytest.Proxy{
 		Addr: doorstest.FreeAddr(t), Shop: proxytest.NewShop(t),
 		Sluice: doorstest.Sluice(t, doorstest.Options{Policies: policies}),
 	}
-	_, port, _ := strings.Cut(p.Sluice.Addr, ":")
-	replace = append(replace, "127.0.0.1:9090", p.Addr, "127.0.0.1:9000", p.Shop.Addr,
-		"/etc/haproxy/sluice.lua", doorstest.Example(t, "examples/haproxy/sluice.lua"), "SLUICE_PORT 8080", "SLUICE_PORT "+port)
-	config := doorstest.Example(t, "examples/haproxy/haproxy.cfg", replace...)
-	cmd := exec.Command(program, "-db", "-f", config) //nolint:gosec // the test says what to run
-	root := strings.TrimSuffix(program, "/usr/sbin/haproxy")
-	libraries, err := filepath.Glob(filepath.Join(root, "*/lib/*-linux-gnu"))
-	if err != nil || len(libraries) == 0 {
-		t.Fatalf("%s has no libraries: remove it and run scripts/setup.sh again", root)
-	}
-	more, _ := filepath.Glob(filepath.Join(root, "lib/*-linux-gnu")) // the pattern is right
-	cmd.Env = append(os.Environ(), "LD_LIBRARY_PATH="+strings.Join(append(libraries, more...), ":"))
-	p.Await(t, doorstest.StartCommand(t, cmd))
+	replace = append(replace, "127.0.0.1:9090", p.Addr, "127.0.0.1:9000", p.Shop.Addr)
+	p.Await(t, doorstest.Start(t, "bash", "-c", "exec "+haproxy(t, p.Sluice.Addr, replace)))
 	return p
+}
+
+// haproxy is a command for the shell that runs HAProxy with the files of the examples.
+func haproxy(t *testing.T, sluice string, replace []string) string {
+	t.Helper()
+	root := doorstest.Require(t, "bin/haproxy-root")
+	_, port, _ := strings.Cut(sluice, ":")
+	config := doorstest.Example(t, "examples/haproxy/haproxy.cfg", append(replace,
+		"/etc/haproxy/sluice.lua", doorstest.Example(t, "examples/haproxy/sluice.lua"), "SLUICE_PORT 8080", "SLUICE_PORT "+port)...)
+	var libraries []string
+	for _, pattern := range []string{"usr/lib/*-linux-gnu", "lib/*-linux-gnu"} {
+		found, _ := filepath.Glob(filepath.Join(root, pattern)) // the pattern is right
+		libraries = append(libraries, found...)
+	}
+	return fmt.Sprintf("env LD_LIBRARY_PATH=%s %s/usr/sbin/haproxy -db -f %s", strings.Join(libraries, ":"), root, config)
 }
 
 func TestLua(t *testing.T) {
@@ -50,4 +54,12 @@ func TestClosed(t *testing.T) {
 
 func TestGivesSlotsBack(t *testing.T) {
 	start(t, []string{proxytest.SlotPolicy}).TestSlots(t)
+}
+
+func TestGuide(t *testing.T) {
+	doorstest.Require(t, "bin/haproxy-root/usr/sbin/haproxy")
+	sluice, addr, app := doorstest.FreeAddr(t), doorstest.FreeAddr(t), doorstest.FreePort(t)
+	command := haproxy(t, sluice, []string{"127.0.0.1:9090", addr, "127.0.0.1:9000", fmt.Sprintf("127.0.0.1:%d", app)})
+	doorstest.Guide(t, "docs/guides/haproxy.md", nil, append(proxytest.GuideAddresses(sluice, addr, app),
+		"sudo install -D examples/haproxy/sluice.lua /etc/haproxy/sluice.lua && haproxy -f examples/haproxy/haproxy.cfg", "exec "+command))
 }

@@ -6,7 +6,6 @@ package nginx
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -30,37 +29,39 @@ func library(t *testing.T, root, name string) string {
 // start runs nginx with a configuration file of the examples. The pairs of replace are old and new texts of it.
 func start(t *testing.T, example string, policies []string, replace ...string) *proxytest.Proxy {
 	t.Helper()
-	program := doorstest.Require(t, "bin/nginx-root/usr/sbin/nginx")
-	root := doorstest.Require(t, "bin/nginx-root")
+	doorstest.Require(t, "bin/nginx-root/usr/sbin/nginx")
 	p := &proxytest.Proxy{
 		Addr: doorstest.FreeAddr(t), Shop: proxytest.NewShop(t),
 		Sluice: doorstest.Sluice(t, doorstest.Options{Policies: policies}),
 	}
+	command := nginx(t, example, p.Sluice.Addr, append(replace, "127.0.0.1:9090", p.Addr, "127.0.0.1:9000", p.Shop.Addr))
+	p.Await(t, doorstest.Start(t, "bash", "-c", "exec "+command+" -g 'daemon off;'"))
+	return p
+}
+
+// nginx is a command for the shell that runs nginx with a file of the examples, in a folder of its own and with what this
+// nginx, which is not installed, finds elsewhere.
+func nginx(t *testing.T, example, sluice string, replace []string) string {
+	t.Helper()
+	root := doorstest.Require(t, "bin/nginx-root")
 	dir := t.TempDir()
-	for _, sub := range []string{"logs", "sluice"} {
-		if err := os.Mkdir(filepath.Join(dir, sub), 0o700); err != nil {
-			t.Fatal(err)
-		}
+	if err := os.Mkdir(filepath.Join(dir, "logs"), 0o700); err != nil {
+		t.Fatal(err)
 	}
-	// Where this nginx, which is not installed, finds and writes what it needs.
-	replace = append(replace, "127.0.0.1:9090", p.Addr, "127.0.0.1:9000", p.Shop.Addr,
-		"worker_processes auto;", "worker_processes 2; daemon off; pid "+dir+"/pid; error_log stderr;",
+	replace = append(replace, "worker_processes auto;", "worker_processes 2; pid "+dir+"/pid; error_log stderr;",
 		"http {", "http { access_log off;"+temporary(dir))
 	if strings.Contains(example, "lua") {
 		lua := doorstest.Example(t, "examples/nginx/sluice.lua")
-		replace = append(replace, "modules/", filepath.Join(root, "usr/lib/nginx/modules")+"/", "/etc/nginx/sluice", filepath.Dir(lua))
-		_, port, _ := strings.Cut(p.Sluice.Addr, ":")
-		replace = append(replace, "port = 8080", "port = "+port)
+		_, port, _ := strings.Cut(sluice, ":")
+		replace = append(replace, "modules/", filepath.Join(root, "usr/lib/nginx/modules")+"/", "/etc/nginx/sluice", filepath.Dir(lua),
+			"port = 8080", "port = "+port)
 	} else {
-		replace = append(replace, "127.0.0.1:8080", p.Sluice.Addr)
+		replace = append(replace, "127.0.0.1:8080", sluice)
 	}
 	config := doorstest.Example(t, "examples/nginx/"+example, replace...)
-	cmd := exec.Command(program, "-p", dir, "-c", config, "-e", "stderr") //nolint:gosec // the test says what to run
 	lib := library(t, root, "libluajit-5.1.so.2")
-	cmd.Env = append(os.Environ(), "LD_LIBRARY_PATH="+lib+":"+filepath.Join(root, "lib", filepath.Base(lib)), "LUA_PATH="+root+"/usr/share/lua/5.1/?.lua;;",
-		"LUA_CPATH="+lib+"/lua/5.1/?.so;;")
-	p.Await(t, doorstest.StartCommand(t, cmd))
-	return p
+	return fmt.Sprintf("env LD_LIBRARY_PATH=%s:%s 'LUA_PATH=%s/usr/share/lua/5.1/?.lua;;' 'LUA_CPATH=%s/lua/5.1/?.so;;' %s/usr/sbin/nginx -p %s -c %s -e stderr",
+		lib, filepath.Join(root, "lib", filepath.Base(lib)), root, lib, root, dir, config)
 }
 
 // temporary moves the folders for temporary files below dir.
@@ -93,4 +94,14 @@ func TestLuaClosed(t *testing.T) {
 
 func TestLuaGivesSlotsBack(t *testing.T) {
 	start(t, "lua.conf", []string{proxytest.SlotPolicy}).TestSlots(t)
+}
+
+func TestGuide(t *testing.T) {
+	doorstest.Require(t, "bin/nginx-root/usr/sbin/nginx")
+	sluice, addr, app := doorstest.FreeAddr(t), doorstest.FreeAddr(t), doorstest.FreePort(t)
+	command := nginx(t, "auth_request.conf", sluice, []string{
+		"127.0.0.1:9090", addr, "127.0.0.1:9000", fmt.Sprintf("127.0.0.1:%d", app), "127.0.0.1:8079", doorstest.FreeAddr(t),
+	})
+	doorstest.Guide(t, "docs/guides/nginx.md", nil, append(proxytest.GuideAddresses(sluice, addr, app),
+		`sudo nginx -c "$PWD/examples/nginx/auth_request.conf"`, command))
 }

@@ -387,3 +387,11 @@ func (p *Proxy) TestSlots(t *testing.T) {
 	p.Shop.Release()
 	free("clients that left")
 }
+
+// GuideAddresses replaces the addresses that all guides to proxies have.
+func GuideAddresses(sluice, proxy string, app int) []string {
+	return []string{
+		"sluice serve", "sluice serve --listen " + sluice, "sluice health", "sluice health --server " + sluice,
+		"127.0.0.1 9000", "127.0.0.1 " + strconv.Itoa(app), "http://127.0.0.1:9090", "http://" + proxy,
+	}
+}

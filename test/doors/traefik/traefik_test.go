@@ -4,6 +4,7 @@
 package traefik
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -24,16 +25,22 @@ func start(t *testing.T, policies []string, replace ...string) *proxytest.Proxy 
 		Sluice:      doorstest.Sluice(t, doorstest.Options{Policies: policies}),
 		SilentAdmit: true, ForgetsBaggage: true,
 	}
-	inner := doorstest.FreeAddr(t)
-	dynamic := doorstest.Example(t, "examples/traefik/dynamic.yml", append(replace, "127.0.0.1:8079", inner,
-		"127.0.0.1:9000", p.Shop.Addr, "127.0.0.1:8080", p.Sluice.Addr)...)
-	static := doorstest.Example(t, "examples/traefik/traefik.yml", "127.0.0.1:9090", p.Addr, "127.0.0.1:8079", inner,
-		"dynamic.yml", dynamic)
+	static := files(t, p.Sluice.Addr, p.Addr, p.Shop.Addr, replace...)
 	cmd := exec.Command(program, "--configFile="+static) //nolint:gosec // the test says what to run
 	cmd.Dir = filepath.Dir(static)
 	p.Await(t, doorstest.StartCommand(t, cmd))
 	p.AwaitRoute(t)
 	return p
+}
+
+// files copies the files of the examples and returns the path of the first one. The pairs of replace are for the second.
+func files(t *testing.T, sluice, addr, shop string, replace ...string) (static string) {
+	t.Helper()
+	inner := doorstest.FreeAddr(t)
+	dynamic := doorstest.Example(t, "examples/traefik/dynamic.yml", append(replace, "127.0.0.1:8079", inner,
+		"127.0.0.1:9000", shop, "127.0.0.1:8080", sluice)...)
+	return doorstest.Example(t, "examples/traefik/traefik.yml", "127.0.0.1:9090", addr, "127.0.0.1:8079", inner,
+		"dynamic.yml", dynamic)
 }
 
 func TestForwardAuth(t *testing.T) {
@@ -43,4 +50,11 @@ func TestForwardAuth(t *testing.T) {
 // TestClosed takes the middleware out, as the file says.
 func TestClosed(t *testing.T) {
 	start(t, nil, "      middlewares: [open]\n", "").TestDown(t, false)
+}
+
+func TestGuide(t *testing.T) {
+	program := doorstest.Require(t, "bin/traefik")
+	sluice, addr, app := doorstest.FreeAddr(t), doorstest.FreeAddr(t), doorstest.FreePort(t)
+	doorstest.Guide(t, "docs/guides/traefik.md", []string{filepath.Dir(program)}, append(proxytest.GuideAddresses(sluice, addr, app),
+		"--configFile=traefik.yml", "--configFile="+files(t, sluice, addr, fmt.Sprintf("127.0.0.1:%d", app))))
 }
