@@ -85,7 +85,7 @@ func identify(key string) (id identity) {
 	}
 	id.klen = longKey
 	copy(id.b[:longPrefix], key)
-	sum := sha256.Sum256([]byte(key))
+	sum := sha256.Sum256(unsafe.Slice(unsafe.StringData(key), len(key))) // a conversion would allocate
 	copy(id.b[longPrefix:], sum[:maxInline-longPrefix])
 	return id
 }
