@@ -3,6 +3,7 @@
 package aperture
 
 import (
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -10,12 +11,14 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"google.golang.org/protobuf/proto"
 
 	checkv1 "github.com/sluice-project/sluice/api/gen/aperture/flowcontrol/check/v1"
+	previewv1 "github.com/sluice-project/sluice/api/gen/aperture/flowcontrol/preview/v1"
 	"github.com/sluice-project/sluice/internal/flow"
 )
 
@@ -249,6 +252,38 @@ func TestPreviews(t *testing.T) {
 	if w := ask(t, d, http.MethodPost, "/v1/flowcontrol/preview/labels/elsewhere?samples=1", ""); w.Code != http.StatusServiceUnavailable {
 		t.Errorf("stopping: got %d: %s", w.Code, w.Body)
 	}
+}
+
+// TestPreviewsFitIntoAnAnswer: large flows make an answer shorter, and one that is too large is left out.
+func TestPreviewsFitIntoAnAnswer(t *testing.T) {
+	d := newDoor(t, flow.Set{})
+	over := make(chan struct{})
+	var passing sync.WaitGroup
+	passing.Go(func() {
+		for i := 0; ; i++ {
+			select {
+			case <-over:
+				return
+			default:
+			}
+			size := 200_000
+			if i%2 == 0 {
+				size = 2_000_000
+			}
+			d.engine.Start(context.Background(), &flow.Request{ControlPoint: "cp", Labels: map[string]string{"x": strings.Repeat("y", size)}}).Abort()
+			d.engine.Start(context.Background(), &flow.Request{ControlPoint: "none"}).Abort()
+		}
+	})
+	out, err := previewService{d: d}.PreviewFlowLabels(t.Context(), &previewv1.PreviewRequest{ControlPoint: "cp", Samples: 100})
+	if n := proto.Size(out); err != nil || n > 4<<20 || len(out.Samples) < 10 || len(out.GetSamples()[0].Labels["x"]) != 200_000 {
+		t.Errorf("got %d samples of %d bytes, %v", len(out.GetSamples()), n, err)
+	}
+	out, err = previewService{d: d}.PreviewFlowLabels(t.Context(), &previewv1.PreviewRequest{ControlPoint: "none", Samples: 2})
+	if err != nil || len(out.Samples) != 2 {
+		t.Errorf("flows without labels: got %v, %v, want two", out, err)
+	}
+	close(over)
+	passing.Wait()
 }
 
 func TestMatchers(t *testing.T) {

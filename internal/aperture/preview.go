@@ -5,14 +5,18 @@ package aperture
 import (
 	"context"
 	"errors"
+	"math"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
 
 	previewv1 "github.com/sluice-project/sluice/api/gen/aperture/flowcontrol/preview/v1"
+	"github.com/sluice-project/sluice/internal/classify"
+	"github.com/sluice-project/sluice/internal/classify/rego"
 	"github.com/sluice-project/sluice/internal/flow"
-	"github.com/sluice-project/sluice/internal/label"
 )
 
 // previewService answers aperture.flowcontrol.preview.v1.FlowPreviewService.
@@ -21,19 +25,28 @@ type previewService struct {
 	d *Door
 }
 
-// mostSamples bounds the flows of one preview.
-const mostSamples = 1000
+// Bounds on previews.
+const (
+	mostSamples = 1000
+	mostBytes   = 3 << 20  // of one answer: clients of gRPC take messages of 4 MiB
+	mostOfBody  = 16 << 10 // of one request that are shown
+	mostPending = 16       // flows that have passed and are not shown yet; others are passed over
+)
 
 // PreviewFlowLabels implements FlowPreviewServiceServer.
 func (s previewService) PreviewFlowLabels(ctx context.Context, in *previewv1.PreviewRequest) (*previewv1.PreviewFlowLabelsResponse, error) {
 	out := &previewv1.PreviewFlowLabelsResponse{}
-	err := s.d.preview(ctx, in, func(sample flow.Sample) bool {
+	err := s.d.preview(ctx, in, func(sample flow.Sample) int {
 		labels := make(map[string]string, len(sample.After))
 		for key, value := range sample.After {
 			labels[text(key)] = text(value)
 		}
-		out.Samples = append(out.Samples, &previewv1.PreviewFlowLabelsResponse_FlowLabels{Labels: labels})
-		return true
+		one := &previewv1.PreviewFlowLabelsResponse_FlowLabels{Labels: labels}
+		size := sizeOf(one)
+		if size > 0 {
+			out.Samples = append(out.Samples, one)
+		}
+		return size
 	})
 	return answerUnless(err, out, len(out.Samples))
 }
@@ -41,17 +54,39 @@ func (s previewService) PreviewFlowLabels(ctx context.Context, in *previewv1.Pre
 // PreviewHTTPRequests implements FlowPreviewServiceServer.
 func (s previewService) PreviewHTTPRequests(ctx context.Context, in *previewv1.PreviewRequest) (*previewv1.PreviewHTTPRequestsResponse, error) {
 	out := &previewv1.PreviewHTTPRequestsResponse{}
-	err := s.d.preview(ctx, in, func(sample flow.Sample) bool {
+	err := s.d.preview(ctx, in, func(sample flow.Sample) int {
 		if sample.HTTP == nil {
-			return false // a feature has no request
+			return 0 // a feature has no request
 		}
-		input, err := structpb.NewStruct(requestInput(sample.HTTP))
-		if err == nil { // else it is too strange to be shown
+		input, err := requestInput(sample.HTTP)
+		if err != nil {
+			return 0 // too strange to be shown
+		}
+		size := sizeOf(input)
+		if size > 0 {
 			out.Samples = append(out.Samples, input)
 		}
-		return err == nil
+		return size
 	})
 	return answerUnless(err, out, len(out.Samples))
+}
+
+// sizeOf is what a sample takes in an answer; 0: it is too large for one.
+func sizeOf(m proto.Message) int {
+	if n := proto.Size(m) + 8; n < mostBytes/4 {
+		return n
+	}
+	return 0
+}
+
+// requestInput is a request as classifiers see it.
+func requestInput(r *classify.Request) (*structpb.Struct, error) {
+	b, err := rego.InputJSON(r, mostOfBody)
+	if err != nil {
+		return nil, err
+	}
+	out := new(structpb.Struct)
+	return out, protojson.Unmarshal(b, out)
 }
 
 // answerUnless gives what has been seen when the time is over, and an error when that is nothing.
@@ -65,9 +100,10 @@ func answerUnless[T any](err error, out *T, seen int) (*T, error) {
 	return nil, err
 }
 
-// preview calls show with flows as they pass, until it has returned true as often as asked for. It is called on the
-// goroutine of the caller.
-func (d *Door) preview(ctx context.Context, in *previewv1.PreviewRequest, show func(flow.Sample) bool) error {
+// preview calls show with flows as they pass, until as many as asked for were shown or the answer is full. show is
+// called on the goroutine of the caller, and returns the bytes that the flow takes in the answer; 0: it was not
+// fit to be shown. Flows that pass faster than they are shown are passed over.
+func (d *Door) preview(ctx context.Context, in *previewv1.PreviewRequest, show func(flow.Sample) int) error {
 	if err := checkPoint(in.ControlPoint); err != nil {
 		return err
 	}
@@ -78,51 +114,33 @@ func (d *Door) preview(ctx context.Context, in *previewv1.PreviewRequest, show f
 	if err != nil {
 		return status.Error(codes.InvalidArgument, "label_matcher: "+err.Error())
 	}
+	if d.engine.Taps() >= flow.MaxTaps {
+		return status.Errorf(codes.ResourceExhausted, "%d previews are running, which is the most at a time: try again later", flow.MaxTaps)
+	}
 	service := in.Service
 	if service == anyService {
 		service = ""
 	}
-	if d.engine.Taps() >= flow.MaxTaps {
-		return status.Errorf(codes.ResourceExhausted, "%d previews are running, which is the most at a time: try again later", flow.MaxTaps)
-	}
-	for left := int(in.Samples); left > 0; {
-		n, err := d.watch(ctx, tap{in.ControlPoint, service, match, left}, show)
-		if err != nil {
-			return err
-		}
-		left -= n
-	}
-	return nil
-}
-
-// tap says which flows to watch, and how many.
-type tap struct {
-	point, service string
-	match          label.Expr
-	flows          int
-}
-
-// watch shows a number of flows, and tells how many were fit to be shown.
-func (d *Door) watch(ctx context.Context, t tap, show func(flow.Sample) bool) (shown int, err error) {
-	samples := make(chan flow.Sample, t.flows) // so that nobody who decides a flow waits here
-	stop := d.engine.Tap(t.point, t.service, t.match, t.flows, func(s flow.Sample) {
+	samples := make(chan flow.Sample, mostPending)
+	stop := d.engine.Tap(in.ControlPoint, service, match, math.MaxInt32, func(s flow.Sample) {
 		select {
 		case samples <- s:
-		default:
+		default: // nobody who decides a flow waits here
 		}
 	})
 	defer stop()
-	for range t.flows {
+	for left, room := in.Samples, mostBytes; left > 0 && room > 0; {
 		select {
 		case s := <-samples:
-			if show(s) {
-				shown++
+			if n := show(s); n > 0 {
+				left--
+				room -= n
 			}
 		case <-ctx.Done():
-			return shown, ctx.Err()
+			return ctx.Err()
 		case <-d.closed:
-			return shown, status.Error(codes.Unavailable, "the server is stopping")
+			return status.Error(codes.Unavailable, "the server is stopping")
 		}
 	}
-	return shown, nil
+	return nil
 }
