@@ -198,7 +198,6 @@ func (f *Flow) evaluate(c *classifier) {
 	err := f.rules(c)
 	class.results = append(class.results, ClassifierResult{c.spec, err})
 	if err != nil {
-		class.derived = class.derived[:first]
 		c.counts.bad[err.Code].Add(1)
 		return
 	}

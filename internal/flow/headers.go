@@ -133,13 +133,13 @@ func (d *Decision) gains(left float64) time.Duration {
 	return max(1, seconds(missing/r.FillAmount*r.Interval.Seconds()))
 }
 
-// wholeSeconds rounds up, to 1 at least.
+// wholeSeconds rounds up.
 func wholeSeconds(d time.Duration) int64 {
 	n := int64(d / time.Second)
 	if d%time.Second > 0 {
 		n++
 	}
-	return max(n, 1)
+	return n
 }
 
 // maxHeaderInteger is the largest Integer of structured fields (RFC 9651, section 3.3.1).
