@@ -63,17 +63,17 @@ func deny(w http.ResponseWriter, r *http.Request, v *flow.Verdict, status int) {
 	h[headerVerdict] = denied
 	h.Set(headerReason, v.Reason.String())
 	h.Set("Cache-Control", "no-store")
-	real := v.HTTPStatus()
+	own := v.HTTPStatus()
 	if status == 0 {
-		status = real
+		status = own
 	} else {
-		h.Set(headerStatus, strconv.Itoa(real))
+		h.Set(headerStatus, strconv.Itoa(own))
 	}
 	var body []byte
 	if strings.Contains(r.Header.Get("Accept"), "json") {
 		h.Set("Content-Type", "application/problem+json")
 		body, _ = json.Marshal(&problem{ // cannot fail: the numbers are finite
-			Type: "about:blank", Title: http.StatusText(real), Status: real, Detail: sentence(v),
+			Type: "about:blank", Title: http.StatusText(own), Status: own, Detail: sentence(v),
 			Reason: v.Reason.String(), RetryAfter: v.RetryAfter.Seconds(),
 		})
 		body = append(body, '\n')

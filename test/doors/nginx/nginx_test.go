@@ -48,7 +48,7 @@ func nginx(t *testing.T, example, sluice string, replace []string) string {
 	if err := os.Mkdir(filepath.Join(dir, "logs"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	replace = append(replace, "worker_processes auto;", "worker_processes 2; pid "+dir+"/pid; error_log stderr;",
+	replace = append(replace, "worker_processes auto;", "worker_processes 2; pid "+dir+"/pid; error_log stderr crit;",
 		"http {", "http { access_log off;"+temporary(dir))
 	if strings.Contains(example, "lua") {
 		lua := doorstest.Example(t, "examples/nginx/sluice.lua")

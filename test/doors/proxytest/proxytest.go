@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -28,6 +29,7 @@ type Shop struct {
 
 	mu   sync.Mutex
 	last http.Header
+	body string
 	seen int
 	hold chan struct{} // requests of /slow wait until it is closed
 }
@@ -47,8 +49,9 @@ func NewShop(t testing.TB) *Shop {
 
 // ServeHTTP implements http.Handler.
 func (s *Shop) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	body, _ := io.ReadAll(r.Body) // what arrives counts
 	s.mu.Lock()
-	s.last = r.Header.Clone()
+	s.last, s.body = r.Header.Clone(), string(body)
 	s.seen++
 	hold := s.hold
 	s.mu.Unlock()
@@ -72,11 +75,18 @@ func (s *Shop) Release() {
 	s.hold = make(chan struct{})
 }
 
-// Last are the headers of the request that came last, and Seen is how many came.
+// Last are the headers of the request that came last.
 func (s *Shop) Last() http.Header {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.last
+}
+
+// Body is the body of the request that came last.
+func (s *Shop) Body() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.body
 }
 
 // Seen is how many requests came.
@@ -116,10 +126,10 @@ func Get(t testing.TB, url string, headers ...string) Response {
 	return Response{resp, string(text)}
 }
 
-// Raw sends bytes and returns the response, or nil when the proxy closed the connection instead.
-func Raw(t testing.TB, address, request string) *http.Response {
+// Raw sends bytes and returns the status and the headers of the response, or 0 when the proxy closed the connection instead.
+func Raw(t testing.TB, address, request string) (status int, header http.Header) {
 	t.Helper()
-	conn, err := net.DialTimeout("tcp", address, doorstest.Patience)
+	conn, err := (&net.Dialer{Timeout: doorstest.Patience}).DialContext(t.Context(), "tcp", address)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,14 +138,14 @@ func Raw(t testing.TB, address, request string) *http.Response {
 		t.Fatal(err)
 	}
 	if _, err := io.WriteString(conn, request); err != nil {
-		return nil // it has been closed already
+		return 0, nil // it has been closed already
 	}
 	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil {
-		return nil
+		return 0, nil
 	}
 	_ = resp.Body.Close() // only the head counts
-	return resp
+	return resp.StatusCode, resp.Header
 }
 
 // Policy admits five requests with each API key at the control point shop, as the policies of the examples do, and puts
@@ -192,7 +202,7 @@ func (p *Proxy) Await(t testing.TB, process *doorstest.Process) {
 		if process.Ended() {
 			t.Fatal("the proxy ended before it listened")
 		}
-		conn, err := net.DialTimeout("tcp", p.Addr, time.Second)
+		conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(t.Context(), "tcp", p.Addr)
 		if err == nil {
 			_ = conn.Close()
 		}
@@ -269,18 +279,17 @@ func (p *Proxy) TestHostile(t *testing.T) {
 		}
 		admitted := 0
 		for range 7 {
-			resp := Raw(t, p.Addr, request+"\r\n")
-			if resp == nil || resp.StatusCode == http.StatusBadRequest {
-				continue
-			}
-			if resp.StatusCode == http.StatusOK {
+			status, header := Raw(t, p.Addr, request+"\r\n")
+			switch status {
+			case 0, http.StatusBadRequest, http.StatusTooManyRequests:
+			case http.StatusOK:
 				if p.Shop.Last().Get("X-Api-Key") == key { // a proxy may take it for hop by hop
 					admitted++
 				}
-			} else if resp.StatusCode != http.StatusTooManyRequests {
-				t.Errorf("%.40q: got %s, want 200, 400 or 429", lines, resp.Status)
+			default:
+				t.Errorf("%.40q: got %d, want 200, 400 or 429", lines, status)
 			}
-			if resp.Header.Get("X-Smuggled") != "" {
+			if header.Get("X-Smuggled") != "" {
 				t.Errorf("%.40q: a header of the response was smuggled", lines)
 			}
 		}
@@ -316,11 +325,63 @@ func (p *Proxy) TestDown(t *testing.T, open bool) {
 	}
 }
 
+// TestHangs lets Sluice take connections, and answer nothing: requests pass within the time-outs of the example, and are
+// counted again when it is back. That may take as long as the proxy remembers the failure.
+func (p *Proxy) TestHangs(t *testing.T) {
+	p.Sluice.Signal(syscall.SIGSTOP)
+	for _, method := range []string{http.MethodGet, http.MethodPost} {
+		begin := time.Now()
+		r, err := http.NewRequestWithContext(t.Context(), method, p.URL()+"/", strings.NewReader("body"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if got := p.Shop.Body(); got != "body" {
+			t.Errorf("%s: the shop got the body %q, want %q", method, got, "body")
+		}
+		if took := time.Since(begin); resp.StatusCode != http.StatusOK || took > 3*time.Second {
+			t.Errorf("%s while Sluice hangs: got %s after %s, want 200 within 3 s", method, resp.Status, took)
+		}
+	}
+	p.Sluice.Signal(syscall.SIGCONT)
+	doorstest.Eventually(t, func() error {
+		if got := Get(t, p.URL()+"/", "X-Api-Key", "hangs"); got.StatusCode != http.StatusTooManyRequests {
+			return fmt.Errorf("after it is back: got %s, want 429 in the end", got.Status)
+		}
+		return nil
+	})
+}
+
+// TestAnotherSluice replaces Sluice by one that has counted nothing yet, whose first requests must not pass uncounted
+// because of connections that the proxy had kept.
+func (p *Proxy) TestAnotherSluice(t *testing.T) {
+	Get(t, p.URL()+"/", "X-Api-Key", "kept")
+	if err := p.Sluice.Stop(); err != nil {
+		t.Error(err)
+	}
+	p.Sluice = doorstest.Sluice(t, doorstest.Options{Policies: []string{Policy}, Listen: p.Sluice.Addr})
+	admitted := 0
+	for range 8 {
+		if Get(t, p.URL()+"/", "X-Api-Key", "another").StatusCode == http.StatusOK {
+			admitted++
+		}
+	}
+	if admitted != 5 {
+		t.Errorf("after a restart of Sluice, %d requests were admitted, want 5", admitted)
+	}
+}
+
 // All runs all tests.
 func (p *Proxy) All(t *testing.T) {
 	t.Run("limits", p.TestLimits)
 	t.Run("baggage", p.TestBaggage)
 	t.Run("hostile", p.TestHostile)
+	p.TestAnotherSluice(t) // not run by itself, or the other one would end with it
+	t.Run("hangs", p.TestHangs)
 	t.Run("down", func(t *testing.T) { p.TestDown(t, true) })
 }
 
