@@ -5,6 +5,7 @@ package rls
 import (
 	"math"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -46,7 +47,7 @@ func (d *Door) answer(flows []*flow.Flow) *rlsv3.RateLimitResponse {
 	for i, f := range flows {
 		a := &answers[i]
 		out.Statuses[i] = &a.status
-		room := a.fill(&f.Verdict, now)
+		room := a.fill(&f.Verdict, now, &d.names)
 		if a.status.Code == rlsv3.RateLimitResponse_OVER_LIMIT {
 			out.OverallCode = rlsv3.RateLimitResponse_OVER_LIMIT
 		}
@@ -62,7 +63,7 @@ func (d *Door) answer(flows []*flow.Flow) *rlsv3.RateLimitResponse {
 
 // fill says what a verdict means. It returns how much room is left: less than 0 for a denial, less the longer it
 // lasts; otherwise the free part of the limit; +Inf where there is none.
-func (a *answer) fill(v *flow.Verdict, now limit.Instant) (room float64) {
+func (a *answer) fill(v *flow.Verdict, now limit.Instant, names *limitNames) (room float64) {
 	a.status.Code = rlsv3.RateLimitResponse_OK
 	if !v.Admitted {
 		a.status.Code = rlsv3.RateLimitResponse_OVER_LIMIT
@@ -76,7 +77,7 @@ func (a *answer) fill(v *flow.Verdict, now limit.Instant) (room float64) {
 		return room
 	}
 	bucket := &d.Limiter.Bucket
-	a.setLimit(d.Limiter)
+	a.setLimit(d.Limiter, names)
 	if v.Admitted {
 		a.status.LimitRemaining = whole(d.Remaining)
 		a.setReset(bucket.FullIn(d.Remaining, now))
@@ -128,7 +129,7 @@ var units = []struct {
 
 // setLimit says which limit it was, where the protocol has words for it: a whole number of tokens in a whole number of
 // a unit.
-func (a *answer) setLimit(spec *flow.LimiterSpec) {
+func (a *answer) setLimit(spec *flow.LimiterSpec, names *limitNames) {
 	b := &spec.Bucket
 	n := b.FillAmount
 	if b.FixedWindow {
@@ -145,13 +146,28 @@ func (a *answer) setLimit(spec *flow.LimiterSpec) {
 		if times > math.MaxUint32 {
 			return
 		}
-		a.limit.Name, a.limit.RequestsPerUnit, a.limit.Unit = spec.Policy+"/"+spec.Component, uint32(n), u.unit
+		a.limit.Name, a.limit.RequestsPerUnit, a.limit.Unit = names.of(spec), uint32(n), u.unit
 		if times > 1 {
 			a.limit.UnitMultiplier = wrapperspb.UInt32(uint32(times))
 		}
 		a.status.CurrentLimit = &a.limit
 		return
 	}
+}
+
+// limitNames remembers names of limits, which would else be made for every answer. The zero limitNames is ready.
+type limitNames [64]atomic.Pointer[limitName]
+
+type limitName struct{ policy, component, name string }
+
+func (n *limitNames) of(spec *flow.LimiterSpec) string {
+	place := &n[uint64(spec.ID)%uint64(len(n))]
+	if known := place.Load(); known != nil && known.policy == spec.Policy && known.component == spec.Component {
+		return known.name
+	}
+	made := &limitName{spec.Policy, spec.Component, spec.Policy + "/" + spec.Component}
+	place.Store(made)
+	return made.name
 }
 
 // setReset says when the limit is as good as new, in whole seconds, rounded up.

@@ -37,6 +37,7 @@ type Door struct {
 	config  Config
 	metrics metrics
 	forms   forms
+	names   limitNames
 	scratch sync.Pool
 }
 
