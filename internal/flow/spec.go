@@ -55,6 +55,13 @@ func (k Kind) holdsSlots() bool {
 // hasBucket tells that Spec.Bucket is the rule of accounts in the ledger.
 func (k Kind) hasBucket() bool { return k == RateLimiter || k == QuotaScheduler }
 
+// Set is everything that Publish puts into force. The zero Set lets everything pass.
+type Set struct {
+	Limiters    []*LimiterSpec
+	Meters      []*MeterSpec
+	Classifiers []*ClassifierSpec
+}
+
 // LimiterSpec is one limiter of one policy, compiled. It does not change after it was published.
 type LimiterSpec struct {
 	// ID finds the accounts; it stays the same across edits that keep the limiter.
