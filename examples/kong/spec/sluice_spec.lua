@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: Apache-2.0
 
--- Unit tests of the plugin against a real Sluice at $SLUICE_URL, with policy.yaml and a limit of one request at a time at
+-- Unit tests of the plugin against a real Sluice at $SLUICE_URL, with the policy of the tests, and a limit of one request at a time at
 -- the control point slow. Run them with busted.
 local fakes = require "spec.fakes"
 local cjson = require "cjson.safe"

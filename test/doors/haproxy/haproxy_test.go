@@ -19,10 +19,15 @@ func TestMain(m *testing.M) { os.Exit(doorstest.Main(m)) }
 // start runs HAProxy with the files of the examples. The pairs of replace are old and new texts of haproxy.cfg.
 func start(t *testing.T, policies []string, replace ...string) *proxytest.Proxy {
 	t.Helper()
+	return startWith(t, doorstest.Options{Policies: policies}, replace...)
+}
+
+func startWith(t *testing.T, options doorstest.Options, replace ...string) *proxytest.Proxy {
+	t.Helper()
 	doorstest.Require(t, "bin/haproxy-root/usr/sbin/haproxy")
 	p := &proxytest.Proxy{
 		Addr: doorstest.FreeAddr(t), Shop: proxytest.NewShop(t),
-		Sluice: doorstest.Sluice(t, doorstest.Options{Policies: policies}),
+		Sluice: doorstest.Sluice(t, options),
 	}
 	replace = append(replace, "127.0.0.1:9090", p.Addr, "127.0.0.1:9000", p.Shop.Addr)
 	p.Await(t, doorstest.Start(t, "bash", "-c", "exec "+haproxy(t, p.Sluice.Addr, replace)))
@@ -54,6 +59,10 @@ func TestClosed(t *testing.T) {
 
 func TestGivesSlotsBack(t *testing.T) {
 	start(t, []string{proxytest.SlotPolicy}).TestSlots(t)
+}
+
+func TestToken(t *testing.T) {
+	startWith(t, proxytest.WithToken(t), "# setenv SLUICE_TOKEN the-token", "setenv SLUICE_TOKEN "+proxytest.Token).TestToken(t)
 }
 
 func TestGuide(t *testing.T) {

@@ -29,10 +29,15 @@ func library(t *testing.T, root, name string) string {
 // start runs nginx with a configuration file of the examples. The pairs of replace are old and new texts of it.
 func start(t *testing.T, example string, policies []string, replace ...string) *proxytest.Proxy {
 	t.Helper()
+	return startWith(t, example, doorstest.Options{Policies: policies}, replace...)
+}
+
+func startWith(t *testing.T, example string, options doorstest.Options, replace ...string) *proxytest.Proxy {
+	t.Helper()
 	doorstest.Require(t, "bin/nginx-root/usr/sbin/nginx")
 	p := &proxytest.Proxy{
 		Addr: doorstest.FreeAddr(t), Shop: proxytest.NewShop(t),
-		Sluice: doorstest.Sluice(t, doorstest.Options{Policies: policies}),
+		Sluice: doorstest.Sluice(t, options),
 	}
 	command := nginx(t, example, p.Sluice.Addr, append(replace, "127.0.0.1:9090", p.Addr, "127.0.0.1:9000", p.Shop.Addr))
 	p.Await(t, doorstest.Start(t, "bash", "-c", "exec "+command+" -g 'daemon off;'"))
@@ -94,6 +99,17 @@ func TestLuaClosed(t *testing.T) {
 
 func TestLuaGivesSlotsBack(t *testing.T) {
 	start(t, "lua.conf", []string{proxytest.SlotPolicy}).TestSlots(t)
+}
+
+func TestAuthRequestWithToken(t *testing.T) {
+	startWith(t, "auth_request.conf", proxytest.WithToken(t), "127.0.0.1:8079", doorstest.FreeAddr(t),
+		`# proxy_set_header Sluice-Token     "the token of a client, if Sluice asks for one";`,
+		`proxy_set_header Sluice-Token "`+proxytest.Token+`";`).TestToken(t)
+}
+
+func TestLuaWithToken(t *testing.T) {
+	startWith(t, "lua.conf", proxytest.WithToken(t),
+		`-- token = "the token of a client, if Sluice asks for one",`, `token = "`+proxytest.Token+`",`).TestToken(t)
 }
 
 func TestGuide(t *testing.T) {

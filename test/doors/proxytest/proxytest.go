@@ -12,6 +12,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -264,6 +266,7 @@ func (p *Proxy) TestHostile(t *testing.T) {
 		"X-Junk: a\x00b\r\n",
 		"X-Junk: \xff\xfe\xc3\x28\r\n",
 		"X-Junk: " + strings.Repeat("x", 10<<10) + "\r\n",
+		"X-Junk: " + strings.Repeat("x", 100<<10) + "\r\n",
 		"X-Junk: \"\\\"},{\"x\": [\r\n",
 		"Baggage: plan=a%0d%0aX-Smuggled%3a%201\r\n",
 		"X-Plan: a%0d%0aX-Smuggled: 1\r\n",
@@ -281,13 +284,13 @@ func (p *Proxy) TestHostile(t *testing.T) {
 		for range 7 {
 			status, header := Raw(t, p.Addr, request+"\r\n")
 			switch status {
-			case 0, http.StatusBadRequest, http.StatusTooManyRequests:
+			case 0, http.StatusBadRequest, http.StatusTooManyRequests, http.StatusRequestHeaderFieldsTooLarge:
 			case http.StatusOK:
 				if p.Shop.Last().Get("X-Api-Key") == key { // a proxy may take it for hop by hop
 					admitted++
 				}
 			default:
-				t.Errorf("%.40q: got %d, want 200, 400 or 429", lines, status)
+				t.Errorf("%.40q: got %d, want 200, 400, 429 or 431", lines, status)
 			}
 			if header.Get("X-Smuggled") != "" {
 				t.Errorf("%.40q: a header of the response was smuggled", lines)
@@ -383,6 +386,44 @@ func (p *Proxy) All(t *testing.T) {
 	p.TestAnotherSluice(t) // not run by itself, or the other one would end with it
 	t.Run("hangs", p.TestHangs)
 	t.Run("down", func(t *testing.T) { p.TestDown(t, true) })
+}
+
+// Token is what a Sluice started with WithToken asks clients for.
+const Token = "0123456789abcdef0123456789abcdef"
+
+// WithToken are the options of a Sluice that asks for a token and has Policy.
+func WithToken(t testing.TB) doorstest.Options {
+	t.Helper()
+	dir := t.TempDir()
+	files := map[string]string{
+		"token": Token, "sluice.yaml": "auth:\n  tokens:\n    - {name: proxy, role: client, token_file: " + dir + "/token}\n",
+	}
+	for name, text := range files {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return doorstest.Options{Policies: []string{Policy}, Args: []string{"--config", filepath.Join(dir, "sluice.yaml")}}
+}
+
+// TestToken uses a limit up by way of a proxy that has the token, whatever the user sends.
+func (p *Proxy) TestToken(t *testing.T) {
+	admitted := 0
+	for range 7 {
+		got := Get(t, p.URL()+"/", "X-Api-Key", "ann", "Authorization", "Bearer of-the-user", "Sluice-Token", "of-the-user")
+		if got.StatusCode == http.StatusOK {
+			admitted++
+		}
+		if seen := fmt.Sprint(p.Shop.Last(), got.Header, got.Text); strings.Contains(seen, Token) {
+			t.Errorf("the token of the proxy is in what the shop or the client sees: %s", seen)
+		}
+	}
+	if admitted != 5 {
+		t.Errorf("%d requests were admitted, want 5", admitted)
+	}
+	if got := p.Shop.Last().Get("Authorization"); got != "Bearer of-the-user" {
+		t.Errorf("the shop got the authorization %q, want that of the user", got)
+	}
 }
 
 // SlotPolicy admits two requests at a time.

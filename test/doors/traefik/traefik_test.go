@@ -19,10 +19,15 @@ func TestMain(m *testing.M) { os.Exit(doorstest.Main(m)) }
 // start runs Traefik with the files of the examples. The pairs of replace are old and new texts of the second one.
 func start(t *testing.T, policies []string, replace ...string) *proxytest.Proxy {
 	t.Helper()
+	return startWith(t, doorstest.Options{Policies: policies}, replace...)
+}
+
+func startWith(t *testing.T, options doorstest.Options, replace ...string) *proxytest.Proxy {
+	t.Helper()
 	program := doorstest.Require(t, "bin/traefik")
 	p := &proxytest.Proxy{
 		Addr: doorstest.FreeAddr(t), Shop: proxytest.NewShop(t),
-		Sluice:      doorstest.Sluice(t, doorstest.Options{Policies: policies}),
+		Sluice:      doorstest.Sluice(t, options),
 		SilentAdmit: true, ForgetsBaggage: true,
 	}
 	static := files(t, p.Sluice.Addr, p.Addr, p.Shop.Addr, replace...)
@@ -44,15 +49,25 @@ func files(t *testing.T, sluice, addr, shop string, replace ...string) (static s
 }
 
 func TestForwardAuth(t *testing.T) {
+	t.Parallel()
 	start(t, []string{proxytest.Policy}).All(t)
 }
 
 // TestClosed takes the middleware out, as the file says.
 func TestClosed(t *testing.T) {
+	t.Parallel()
 	start(t, nil, "      middlewares: [open]\n", "").TestDown(t, false)
 }
 
+// TestToken adds the middleware that the guide describes.
+func TestToken(t *testing.T) {
+	t.Parallel()
+	startWith(t, proxytest.WithToken(t), "middlewares: [open]", "middlewares: [open, token]", "  middlewares:\n    sluice:",
+		"  middlewares:\n    token:\n      headers:\n        customRequestHeaders: {Sluice-Token: "+proxytest.Token+"}\n    sluice:").TestToken(t)
+}
+
 func TestGuide(t *testing.T) {
+	t.Parallel()
 	program := doorstest.Require(t, "bin/traefik")
 	sluice, addr, app := doorstest.FreeAddr(t), doorstest.FreeAddr(t), doorstest.FreePort(t)
 	doorstest.Guide(t, "docs/guides/traefik.md", []string{filepath.Dir(program)}, append(proxytest.GuideAddresses(sluice, addr, app),
