@@ -298,9 +298,13 @@ func (p *parts) newServer() (*rpc.Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	seen := rpc.NewDiscoveryService(p.engine, p.directory)
+	if err := p.registry.Register(seen.Collector()); err != nil {
+		return nil, err
+	}
 	config := rpc.ServerConfig{
 		Flow: rpc.NewFlowService(p.engine, p.directory.ByIP), Cache: rpc.NewCacheService(p.cache),
-		Discovery: rpc.NewDiscoveryService(p.engine, p.directory), Observe: rpc.NewObserveService(p.engine, info),
+		Discovery: seen, Observe: rpc.NewObserveService(p.engine, info),
 		Policy: rpc.NewPolicyService(p.catalog, p.runtime), Control: rpc.NewControlService(p.runtime, p.alerts),
 		Auth: p.access.auth, Metrics: metricsHandler(p.registry, p.log),
 		Prometheus: prom, Doors: append(doors, rpc.Door{RegisterGRPC: prom.RegisterOTLP}),

@@ -208,8 +208,8 @@ func (c DiscoveryConnect) PreviewFlows(ctx context.Context, in *connect.Request[
 }
 
 var (
-	previewsDesc = prometheus.NewDesc("sluice_previews_running", "Previews of flows that are under way.", nil, nil)
-	previewDesc  = prometheus.NewDesc("sluice_preview_flows_total",
+	previewsDesc = prometheus.NewDesc("sluice_discovery_previews_running", "Previews of flows that are under way.", nil, nil)
+	previewDesc  = prometheus.NewDesc("sluice_discovery_preview_flows_total",
 		"Flows that previews showed, or missed because the client read slowly, by outcome: shown or missed.", []string{"outcome"}, nil)
 )
 
