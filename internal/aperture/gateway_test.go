@@ -15,9 +15,11 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
 	checkv1 "github.com/sluice-project/sluice/api/gen/aperture/flowcontrol/check/v1"
+	checkhttpv1 "github.com/sluice-project/sluice/api/gen/aperture/flowcontrol/checkhttp/v1"
 	previewv1 "github.com/sluice-project/sluice/api/gen/aperture/flowcontrol/preview/v1"
 	"github.com/sluice-project/sluice/internal/flow"
 )
@@ -320,4 +322,37 @@ func TestMatchers(t *testing.T) {
 			t.Errorf("%s: got %d, want a match: %t", tt.matcher, code, tt.want)
 		}
 	}
+}
+
+func FuzzCheckHTTP(f *testing.F) {
+	d := newDoor(f, limiters(rateSpec(1, 5)))
+	f.Add(getUser, "250m")
+	f.Add(`{"controlPoint": "rate", "request": {"headers": {"baggage": "user=%ff%00,tokens=-1"}}, "rampMode": true}`, "0n")
+	f.Add(`{"control_point": "rate", "request": {"headers": {"baggage": "user=%ff%00\r\n"}}, "expect_end": true}`, "")
+	f.Fuzz(func(t *testing.T, body, timeout string) {
+		if n, ok := parseTimeout(timeout); ok && n < 0 {
+			t.Errorf("time-out %q is %s", timeout, n)
+		}
+		w := ask(t, d, http.MethodPost, "/v1/flowcontrol/checkhttp", body)
+		if w.Code != http.StatusOK && w.Code != http.StatusBadRequest {
+			t.Fatalf("got %d: %s", w.Code, w.Body)
+		}
+		var out checkhttpv1.CheckHTTPResponse
+		if w.Code != http.StatusOK {
+			return
+		}
+		if err := protojson.Unmarshal(w.Body.Bytes(), &out); err != nil {
+			t.Fatalf("%v: %s", err, w.Body)
+		}
+		for _, headers := range []map[string]string{out.GetOkResponse().GetHeaders(), out.GetDeniedResponse().GetHeaders()} {
+			for name, value := range headers {
+				if strings.ContainsAny(name+value, "\r\n\x00") {
+					t.Errorf("header %q: %q", name, value)
+				}
+			}
+		}
+		if _, err := readCheckResponse(out.DynamicMetadata.Fields[checkResponseKey].GetStringValue()); err != nil {
+			t.Errorf("the copy for records cannot be read: %v", err)
+		}
+	})
 }

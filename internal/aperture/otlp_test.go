@@ -99,7 +99,10 @@ func TestRecordsOverHTTP(t *testing.T) {
 	d := newDoor(t, limiters(slotSpec(1, flow.ConcurrencyLimiter, 1)))
 	zip := func(b []byte) string {
 		var out bytes.Buffer
-		w := gzip.NewWriter(&out)
+		w, err := gzip.NewWriterLevel(&out, gzip.BestSpeed)
+		if err != nil {
+			t.Fatal(err)
+		}
 		if _, err := w.Write(b); err != nil {
 			t.Fatal(err)
 		}
