@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/sluice-project/sluice/internal/cache"
+	"github.com/sluice-project/sluice/internal/limit"
 )
 
 // caller is one flow that asks for a result.
@@ -387,5 +388,30 @@ func TestUpsertsDoNotSlipThrough(t *testing.T) {
 		}
 		upsert(t, c, k, "v", time.Hour)
 		wg.Wait()
+	}
+}
+
+// lateStore calls late after its answer is known and before the caller has it.
+type lateStore struct {
+	cache.Store
+	late func()
+}
+
+func (s *lateStore) Get(ctx context.Context, k cache.Key, now limit.Instant) (cache.Stored, bool, error) {
+	stored, ok, err := s.Store.Get(ctx, k, now)
+	if late := s.late; late != nil {
+		s.late = nil
+		late()
+	}
+	return stored, ok, err
+}
+
+// TestValuesThatComeMeanwhile: a value that is stored between the look-up and the choice of a leader is found.
+func TestValuesThatComeMeanwhile(t *testing.T) {
+	store := &lateStore{Store: openMemory(t, 1<<20)}
+	c := open(t, func(cfg *cache.Config) { cfg.Store = store })
+	store.late = func() { upsert(t, c, wanted, "v", time.Minute) }
+	if w, out := join(t, c, cache.CoalesceWait, 0); out != cache.Answered || w.Answer.Status != cache.Hit || w.Answer.Lead != 0 {
+		t.Errorf("got %d with %+v, want the value", out, w.Answer)
 	}
 }

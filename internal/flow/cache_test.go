@@ -243,8 +243,12 @@ func TestLeadIsPassedOn(t *testing.T) {
 					t.Fatal("the second did not wait")
 				default:
 				}
+				before := time.Now()
 				end(e, first)
 				second := <-done
+				if took := time.Since(before); took != 0 && name != "its time is over" {
+					t.Errorf("the second heard of it after %s, want at once", took)
+				}
 				if got := second.Cached(); got == nil || !got.Leader || got.Result.Status != CacheMiss {
 					t.Fatalf("got %v with %+v, want a leader", second.Verdict.Reason, got)
 				}
@@ -275,7 +279,13 @@ func TestDeniedLeadersPassOn(t *testing.T) {
 			}()
 		}
 		synctest.Wait()
+		before := time.Now()
 		first.End(Outcome{})
+		defer func() {
+			if took := time.Since(before); took != 0 {
+				t.Errorf("that took %s, want no time at all", took)
+			}
+		}()
 		for range n {
 			if r := <-reasons; r != QueueTimeout {
 				t.Fatalf("got %v, want queue_timeout", r)
