@@ -78,12 +78,6 @@ func metadata(m map[string]any, path []string) (string, bool) {
 	return "", false
 }
 
-// Check says what is wrong with the extractor, or nil. Errors of CEL are cel.Problems.
-func (e *Extractor) Check() error {
-	_, err := e.compile(Bounds{}.WithDefaults())
-	return err
-}
-
 // step makes one label, or several from the same text.
 type step interface {
 	// run appends labels.

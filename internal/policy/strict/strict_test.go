@@ -162,3 +162,57 @@ func TestMalformedTags(t *testing.T) {
 		}()
 	}
 }
+
+// TestInside finds characters inside texts, however the document writes them.
+func TestInside(t *testing.T) {
+	for text, want := range map[string]string{ // each looks for the X
+		`name: abXc`:              "1:9",
+		`name: 'it''s X'`:         "1:14",
+		`name: "a\"\u00fc\x41 X"`: "1:22",
+		"name: |\n  ab\n   X\n":   "3:4",
+		"name: |-\n\n    X\n":     "3:5",
+		"a: b\nname:\n    aX":     "3:6",
+		`name: "üüX"`:             "1:10",
+		// Folded texts: the text as a whole.
+		"name: >\n  ab\n  X\n": "1:7",
+		"name: 'a\n  X'":       "1:7",
+		"name: \"a\\nX\"":      "1:7",
+	} {
+		doc, err := Parse("", []byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var into struct {
+			A    string `json:"a"`
+			Name string `json:"name"`
+		}
+		doc.Decode("", doc.Root, &into)
+		before, _, found := strings.Cut(into.Name, "X")
+		if !found {
+			t.Fatalf("%q has no X", into.Name)
+		}
+		line := strings.Count(before, "\n") + 1
+		column := len([]rune(before[strings.LastIndexByte(before, '\n')+1:])) + 1
+		doc.At("name").ReportInside(line, column, fielderr.Error{Message: "here"})
+		refused, _ := doc.Problems()
+		if got := fmt.Sprintf("%d:%d", refused[0].Line, refused[0].Column); got != want {
+			t.Errorf("%q: got %s, want %s", text, got, want)
+		}
+	}
+	doc, err := Parse("", []byte("name: ab"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var into struct {
+		Name string `json:"name"`
+	}
+	doc.Decode("", doc.Root, &into)
+	for _, at := range [][2]int{{0, 0}, {-1, 5}, {1, 900}, {7, 1}} {
+		doc.At("name").ReportInside(at[0], at[1], fielderr.Error{Message: "beyond"})
+	}
+	for _, e := range doc.found {
+		if e.Line != 1 || e.Column != 7 {
+			t.Errorf("a place beyond the text is reported at %d:%d, want 1:7", e.Line, e.Column)
+		}
+	}
+}
