@@ -58,10 +58,13 @@ func (p *parts) doors() ([]rpc.Door, error) {
 	if err != nil {
 		return nil, err
 	}
-	envoy := extauthz.New(extauthz.Config{
-		Engine: p.engine, Services: services, Logger: p.log,
-		ControlPoint: p.config.EnvoyAuthorization.ControlPoint, CheckResponse: aperture.EncodeCheckResponse,
-	})
+	checks := extauthz.Config{
+		Engine: p.engine, Services: services, Logger: p.log, ControlPoint: p.config.EnvoyAuthorization.ControlPoint,
+	}
+	if p.config.EnvoyAuthorization.ApertureMetadata {
+		checks.CheckResponse = aperture.EncodeCheckResponse
+	}
+	envoy := extauthz.New(checks)
 	p.drain = func() {
 		p.engine.Close()
 		old.Drain()

@@ -59,9 +59,10 @@ func TestDefaults(t *testing.T) {
 			DNS:         DNS{Interval: Duration(30 * time.Second), Timeout: Duration(5 * time.Second), Keep: Duration(10 * time.Minute)},
 			Kubernetes:  Kubernetes{ClusterDomain: "cluster.local"},
 		},
-		ForwardAuth:    ForwardAuth{QueueTimeout: Duration(500 * time.Millisecond)},
-		EnvoyRateLimit: EnvoyRateLimit{ControlPoint: "ratelimit/{domain}", Headers: "ratelimit"},
-		Debug:          Debug{Enabled: true},
+		ForwardAuth:        ForwardAuth{QueueTimeout: Duration(500 * time.Millisecond)},
+		EnvoyAuthorization: EnvoyAuthorization{ApertureMetadata: true},
+		EnvoyRateLimit:     EnvoyRateLimit{ControlPoint: "ratelimit/{domain}", Headers: "ratelimit"},
+		Debug:              Debug{Enabled: true},
 	}
 	if diff := cmp.Diff(want, c); diff != "" {
 		t.Errorf("defaults (-want +got):\n%s", diff)

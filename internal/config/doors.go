@@ -59,6 +59,9 @@ type EnvoyAuthorization struct {
 	// Control point of requests for which Envoy names none, which extension providers of Istio cannot do. Unset:
 	// such calls are refused, and Envoy does what its failure_mode_allow says.
 	ControlPoint string `json:"control_point"`
+	// Attach the answer in the form of Aperture, too, from which access logs that were configured for Aperture tell
+	// the end of a flow. It takes about a sixth of the work of an answer.
+	ApertureMetadata bool `json:"aperture_metadata" default:"true"`
 }
 
 // EnvoyRateLimit says how descriptors of Envoy's rate limit filter become flows.
