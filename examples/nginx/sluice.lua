@@ -222,7 +222,8 @@ function _M.check(options)
     ngx.header[name] = value
   end
   if verdict.verdict == "deny" then
-    return close(verdict.httpStatus, sentences[verdict.httpStatus] or "The request was refused.")
+    local status = verdict.httpStatus or 503
+    return close(status, sentences[status] or "The request was refused.")
   end
   for name, value in pairs(reply.requestHeaders or {}) do
     ngx.req.set_header(name, value)

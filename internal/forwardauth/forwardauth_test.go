@@ -284,8 +284,24 @@ func TestWaiting(t *testing.T) {
 	})
 }
 
-// TestOnePerSecretIsNotInAnswers checks that nothing of the request comes back that the client has not put there for it.
-func TestOnePerSecretIsNotInAnswers(t *testing.T) {
+// TestBaggage looks at what the proxy is to hand on: what came, and nothing where nothing did.
+func TestBaggage(t *testing.T) {
+	d := New(Config{Engine: newEngine(t)})
+	for _, came := range []string{"tenant=t1,plan=gold", ""} {
+		if got := ask(d, "/forward-auth/shop", "Baggage", came).Header.Values("Baggage"); strings.Join(got, "|") != came {
+			t.Errorf("of the baggage %q came %q", came, got)
+		}
+	}
+	h := http.Header{}
+	for _, value := range []string{"a\r\nX-Smuggled: 1", "a\x00", "a\x7f"} {
+		if set(h, "Baggage", value); len(h) > 0 {
+			t.Errorf("the value %q became a header", value)
+		}
+	}
+}
+
+// TestAnswersKeepSecrets checks that nothing of the request comes back that the client has not put there for it.
+func TestAnswersKeepSecrets(t *testing.T) {
 	d := New(Config{Engine: newEngine(t, rate("http.request.header.cookie", 1))})
 	for range 2 {
 		resp := ask(d, "/forward-auth/shop", "Cookie", "session=s3cret", "Authorization", "Bearer s3cret", "Sluice-Token", "s3cret")

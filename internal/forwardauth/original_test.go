@@ -179,6 +179,35 @@ func BenchmarkAdmit(b *testing.B) {
 	}
 }
 
+// BenchmarkServer asks over connections that are kept, as proxies do. It measures the client, too.
+func BenchmarkServer(b *testing.B) {
+	server := httptest.NewServer(New(Config{Engine: newEngine(b, rate("http.request.header.x_user", 1e12))}))
+	defer server.Close()
+	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
+	b.ReportAllocs()
+	b.SetParallelism(16)
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			r, err := http.NewRequestWithContext(b.Context(), http.MethodGet, server.URL+"/forward-auth/shop?timeout=250ms", nil)
+			if err != nil {
+				b.Error(err)
+				return
+			}
+			r.Header.Set("X-User", "ann")
+			r.Header.Set("X-Forwarded-Uri", "/items?page=2")
+			resp, err := client.Do(r)
+			if err != nil {
+				b.Error(err)
+				return
+			}
+			resp.Body.Close()
+			if resp.StatusCode != http.StatusNoContent {
+				b.Errorf("got %s", resp.Status)
+			}
+		}
+	})
+}
+
 type discard struct {
 	header http.Header
 	code   int

@@ -71,7 +71,7 @@ local function request()
   return {
     method = kong.request.get_method(),
     path = valid(kong.request.get_path_with_query()),
-    host = kong.request.get_host(),
+    host = valid(kong.request.get_host()),
     scheme = kong.request.get_scheme(),
     protocol = "HTTP/" .. string.format("%.1f", kong.request.get_http_version()),
     headers = headers,
@@ -111,7 +111,7 @@ function Sluice:access(conf)
   end
   local headers = reply.responseHeaders or {}
   if verdict.verdict == "deny" then
-    local status = verdict.httpStatus
+    local status = verdict.httpStatus or 503
     return kong.response.exit(status, { message = sentences[status] or "The request was refused." }, headers)
   end
   for name, value in pairs(headers) do
