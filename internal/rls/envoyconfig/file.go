@@ -144,10 +144,10 @@ func (l *rateLimit) Check(at strict.Place) {
 		at.Field("unit").Refuse(fielderr.Error{Want: wantUnit})
 	}
 	for i, r := range l.Replaces {
-		switch {
-		case r.Name == "":
+		switch r.Name {
+		case "":
 			at.Field("replaces").Index(i).RefuseAbsence("name", fielderr.Error{Message: "missing", Want: "the name of another rate limit"})
-		case r.Name == l.Name:
+		case l.Name:
 			at.Field("replaces").Index(i).Field("name").Refuse(fielderr.Error{Got: "its own name", Want: "the name of another rate limit"})
 		}
 	}
