@@ -14,8 +14,7 @@
 // megabytes for a loop that does nothing else. The calls of built-in functions are steps: concat, replace,
 // numbers.range and net.cidr_expand are interrupted as well, others run to their end; those that parse text refuse what
 // would take long or overflow the stack (guard.go). So a body of n bytes may take some hundred times n for a moment.
-// Built-in functions that reach out of the process are not there: http.send, net.lookup_ip_addr and opa.runtime; print
-// and trace print nothing.
+// Built-in functions that reach out of the process are not there, see Forbidden; print and trace print nothing.
 package rego
 
 import (
@@ -37,8 +36,9 @@ import (
 // MaxModuleBytes is the longest module that is compiled.
 const MaxModuleBytes = 64 << 10
 
-// Forbidden are the built-in functions that modules cannot call: they would reach out of the process.
-var Forbidden = []string{"http.send", "net.lookup_ip_addr", "opa.runtime"}
+// Forbidden are the built-in functions that modules cannot call: they would reach out of the process. Schemas may
+// refer to files and servers.
+var Forbidden = []string{"http.send", "json.match_schema", "json.verify_schema", "net.lookup_ip_addr", "opa.runtime"}
 
 // Config of a Language.
 type Config struct {

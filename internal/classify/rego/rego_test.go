@@ -341,6 +341,18 @@ func TestProblems(t *testing.T) {
 	}
 }
 
+// TestForbidden: nothing that reaches out of the process compiles.
+func TestForbidden(t *testing.T) {
+	for _, name := range rego.Forbidden {
+		for _, module := range []string{"package a\nx := " + name + "(1)", "package a\nx := y if y := 1 with input as " + name + "({})"} {
+			problems := rego.New(rego.Config{}).Check(module, nil)
+			if !strings.Contains(problems.Error(), "undefined function "+name+"; classifiers cannot reach out of the process") {
+				t.Errorf("%s: got %v, want a refusal", name, problems)
+			}
+		}
+	}
+}
+
 // TestPrint: print has no effect and does not fail.
 func TestPrint(t *testing.T) {
 	got, code := eval(t, compile(t, "package a\nx := 1 if { print(\"hello\"); trace(\"there\") }", "x"), &classify.Request{})
