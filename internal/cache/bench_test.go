@@ -20,6 +20,11 @@ func BenchmarkCache(b *testing.B) {
 		}
 		c := open(b)
 		entry := cache.Entry{Value: make([]byte, size), TTL: time.Hour}
+		for _, k := range keys {
+			if err := c.Upsert(ctx, k, entry, c.Now()); err != nil {
+				b.Fatal(err)
+			}
+		}
 		b.Run(fmt.Sprintf("upsert/%d", size), func(b *testing.B) {
 			b.ReportAllocs()
 			for i := range b.N {

@@ -148,7 +148,7 @@ func TestLeadRunsOut(t *testing.T) {
 		time.Sleep(6*time.Second - 1)
 		synctest.Wait()
 		a.waits(t)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		synctest.Wait()
 		a.isTold(t, cache.Miss, true)
 		b.waits(t)
@@ -263,7 +263,7 @@ func TestStaleWhileComputed(t *testing.T) {
 		if w, _ := join(t, c, cache.CoalesceStale, 0); w.Answer.Status != cache.Stale {
 			t.Errorf("got %+v, want the value that has expired", w.Answer)
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		if w, out := join(t, c, cache.CoalesceStale, time.Second); out != cache.Pending {
 			t.Errorf("got %d with %+v, want to wait: nothing is kept", out, w.Answer)
 		}
