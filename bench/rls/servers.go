@@ -229,6 +229,7 @@ func startPeer(o options) (s server, stop func(), err error) {
 		return s, stop, err
 	}
 	redis := exec.Command(o.redis, "--port", ports[0], "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", dir)
+	redis.Stderr = os.Stderr
 	if err = redis.Start(); err != nil {
 		return s, stop, fmt.Errorf("start %s: %w", o.redis, err)
 	}
@@ -242,6 +243,7 @@ func startPeer(o options) (s server, stop func(), err error) {
 		"REDIS_SOCKET_TYPE=tcp", "REDIS_URL=127.0.0.1:"+ports[0], "REDIS_POOL_SIZE=20", "REDIS_PIPELINE_WINDOW=150us", "REDIS_PIPELINE_LIMIT=8",
 		"DISABLE_STATS=true", "LOG_LEVEL=error", "HOST=127.0.0.1", "GRPC_HOST=127.0.0.1", "DEBUG_HOST=127.0.0.1",
 		"PORT="+ports[1], "GRPC_PORT="+ports[2], "DEBUG_PORT="+ports[3])
+	peer.Stderr = os.Stderr
 	if err = peer.Start(); err != nil {
 		return s, stop, fmt.Errorf("start %s: %w", o.peer, err)
 	}

@@ -296,6 +296,28 @@ func TestFlowsWaitUntilTheDeadline(t *testing.T) {
 	})
 }
 
+// A scheduler knows when a fixed window ends: who can wait for the next one does, who cannot is denied at once.
+func TestFlowsWaitForTheNextWindow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // begins at midnight
+		spec := perDescriptor(1)
+		spec.Kind, spec.Scheduler, spec.Bucket.CountRefused = flow.QuotaScheduler, oneSlot().Scheduler, false
+		d := newDoor(t, Config{}, spec)
+		time.Sleep(20 * time.Second)
+		began := time.Now()
+		for _, tt := range []struct {
+			deadline, took time.Duration
+			want           rlsv3.RateLimitResponse_Code
+		}{{time.Hour, 0, ok}, {39 * time.Second, 0, over}, {41 * time.Second, 40 * time.Second, ok}, {time.Hour, 100 * time.Second, ok}} {
+			ctx, cancel := context.WithTimeout(context.Background(), tt.deadline)
+			out, err := d.ShouldRateLimit(ctx, ask(entries("a=b")))
+			cancel()
+			if err != nil || out.OverallCode != tt.want || time.Since(began) != tt.took {
+				t.Errorf("with %v: got %v, %v after %v, want %v after %v", tt.deadline, out.GetOverallCode(), err, time.Since(began), tt.want, tt.took)
+			}
+		}
+	})
+}
+
 // What a caller who went away was charged is given back, whether its flow waited or not.
 func TestCancelledCallsCostNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
