@@ -90,12 +90,7 @@ func (d *Door) request(in *checkhttpv1.CheckHTTPRequest) *classify.Request {
 	if a == nil {
 		r.Size = -1
 	}
-	if r.Source.Text != "" {
-		r.SourceServices = d.services(r.Source.Text)
-	}
-	if r.Destination.Text != "" {
-		r.DestinationServices = d.services(r.Destination.Text)
-	}
+	r.Discover(d.services)
 	return r
 }
 

@@ -80,9 +80,6 @@ func New(c Config) (*Door, error) {
 		metrics: newMetrics(), records: newTurnstile(mostDecoding), closed: make(chan struct{}),
 	}
 	d.close = sync.OnceFunc(func() { close(d.closed) })
-	if d.services == nil {
-		d.services = func(string) []string { return nil }
-	}
 	if d.ready == nil {
 		d.ready = func() error { return nil }
 	}
@@ -119,7 +116,7 @@ func (d *Door) Drain() { d.close() }
 // peerServices are the services of whoever makes a call.
 func (d *Door) peerServices(ctx context.Context) []string {
 	p, ok := peer.FromContext(ctx)
-	if !ok || p.Addr == nil {
+	if !ok || p.Addr == nil || d.services == nil {
 		return nil
 	}
 	host, _, err := net.SplitHostPort(p.Addr.String())

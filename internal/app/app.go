@@ -303,7 +303,7 @@ func (p *parts) newServer() (*rpc.Server, error) {
 		return nil, err
 	}
 	config := rpc.ServerConfig{
-		Flow: rpc.NewFlowService(p.engine, p.directory.ByIP), Cache: rpc.NewCacheService(p.cache),
+		Flow: rpc.NewFlowService(p.engine, p.services()), Cache: rpc.NewCacheService(p.cache),
 		Discovery: seen, Observe: rpc.NewObserveService(p.engine, info),
 		Policy: rpc.NewPolicyService(p.catalog, p.runtime), Control: rpc.NewControlService(p.runtime, p.alerts),
 		Auth: p.access.auth, Metrics: metricsHandler(p.registry, p.log),

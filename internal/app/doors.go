@@ -43,9 +43,18 @@ func clusterOf(c config.Config) kubernetes.Config {
 	}
 }
 
+// services finds services by address; nil: nothing is configured that could know any.
+func (p *parts) services() func(address string) []string {
+	d := p.config.Discovery
+	if len(d.Static) == 0 && len(d.DNS.Services) == 0 && !d.Kubernetes.Enabled {
+		return nil
+	}
+	return p.directory.ByIP
+}
+
 // doors are the ways in besides Sluice's own API.
 func (p *parts) doors() ([]rpc.Door, error) {
-	services := p.directory.ByIP
+	services := p.services()
 	forward := forwardauth.New(forwardauth.Config{
 		Engine: p.engine, Services: services, QueueTimeout: p.config.ForwardAuth.QueueTimeout.Std(),
 	})

@@ -46,6 +46,21 @@ type Request struct {
 	baggage baggage
 }
 
+// Discover fills in the services of both ends. services is the directory of services by address; nil: there is no
+// discovery, and nothing changes.
+func (r *Request) Discover(services func(address string) []string) {
+	if services == nil {
+		return
+	}
+	r.Discovered = true
+	if r.Source.Text != "" {
+		r.SourceServices = services(r.Source.Text)
+	}
+	if r.Destination.Text != "" {
+		r.DestinationServices = services(r.Destination.Text)
+	}
+}
+
 // Address is one end of a connection.
 type Address struct {
 	// Text is an IP address, or the path of a Unix socket.

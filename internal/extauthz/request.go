@@ -66,8 +66,7 @@ func (d *Door) addServices(ctx context.Context, r *flow.Request) {
 		return
 	}
 	h := r.HTTP
-	h.SourceServices = d.config.Services(h.Source.Text)
-	h.DestinationServices = d.config.Services(h.Destination.Text)
+	h.Discover(d.config.Services)
 	if ip := peerIP(ctx); ip != "" {
 		r.Services = d.config.Services(ip)
 	}

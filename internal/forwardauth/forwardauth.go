@@ -121,10 +121,8 @@ func (d *Door) findServices(r *http.Request, request *flow.Request) {
 			request.Services = d.config.Services(host)
 		}
 	}
+	request.HTTP.Discover(d.config.Services)
 	request.HTTP.DestinationServices = request.Services
-	if from := request.HTTP.Source.Text; from != "" {
-		request.HTTP.SourceServices = d.config.Services(from)
-	}
 }
 
 func admit(w http.ResponseWriter, f *flow.Flow, in *classify.Request) {

@@ -12,8 +12,8 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
-	"math"
 	"maps"
+	"math"
 	"slices"
 	"sort"
 	"sync"
@@ -128,7 +128,7 @@ type Meter struct {
 	// plain counts flows of which no HTTP status is known, by outcome.
 	plain [outcomes]series
 
-	mu       sync.Mutex                          // serialises additions to statuses
+	mu       sync.Mutex                           // serialises additions to statuses
 	statuses atomic.Pointer[map[statusKey]series] // copied on change; MaxStatuses at most
 }
 

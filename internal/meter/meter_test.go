@@ -238,9 +238,18 @@ func TestStatus(t *testing.T) {
 		in     Outcome // the series it belongs to
 		label  int
 	}{
-		{OK, 0, OK, 0}, {Failed, 0, Failed, 0}, {OK, 200, OK, 200}, {Failed, 302, OK, 302}, {OK, 400, Failed, 400},
-		{OK, 100, OK, 100}, {Failed, 599, Failed, 599}, {OK, 99, OK, 0}, {Failed, 600, Failed, 0}, {OK, -1, OK, 0},
-		{Rejected, 429, Rejected, 429}, {Rejected, 200, Rejected, 200},
+		{OK, 0, OK, 0},
+		{Failed, 0, Failed, 0},
+		{OK, 200, OK, 200},
+		{Failed, 302, OK, 302},
+		{OK, 400, Failed, 400},
+		{OK, 100, OK, 100},
+		{Failed, 599, Failed, 599},
+		{OK, 99, OK, 0},
+		{Failed, 600, Failed, 0},
+		{OK, -1, OK, 0},
+		{Rejected, 429, Rejected, 429},
+		{Rejected, 200, Rejected, 200},
 	} {
 		before := m.Read(v.in, v.label)
 		m.Observe(1, v.said, v.status, 5)

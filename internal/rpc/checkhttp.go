@@ -66,8 +66,6 @@ func (s *FlowService) fromAPIHTTP(in *flowv1.CheckHTTPRequest) *classify.Request
 	for name, value := range a.GetHeaders() {
 		r.Headers[strings.ToLower(name)] = value
 	}
-	if s.services != nil {
-		r.SourceServices, r.DestinationServices = s.services(r.Source.Text), s.services(r.Destination.Text)
-	}
+	r.Discover(s.services)
 	return r
 }

@@ -5,6 +5,7 @@ package rpc
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"strings"
 	"time"
@@ -138,7 +139,16 @@ func grpcCode(v *flow.Verdict) codes.Code {
 }
 
 func fromAPIOutcome(in *flowv1.EndRequest) (flow.Outcome, error) {
-	o := flow.Outcome{Failed: in.Status == flowv1.FlowStatus_FLOW_STATUS_ERROR, Tokens: in.Tokens, TokensByLabel: in.TokensByLabel}
+	o := flow.Outcome{
+		Failed: in.Status == flowv1.FlowStatus_FLOW_STATUS_ERROR, Tokens: in.Tokens, TokensByLabel: in.TokensByLabel,
+		HTTPStatus: int(in.HttpStatus), Attributes: in.Attributes,
+	}
+	if in.HttpStatus != 0 && (in.HttpStatus < 100 || in.HttpStatus > 599) {
+		return o, fmt.Errorf("http_status is %d; expected 100 to 599, or 0 for none", in.HttpStatus)
+	}
+	if len(in.Attributes) > maxAttributes {
+		return o, fmt.Errorf("attributes has %d entries; expected at most %d", len(in.Attributes), maxAttributes)
+	}
 	if in.Duration != nil {
 		o.Duration = in.Duration.AsDuration()
 		if o.Duration < 0 || o.Duration > 366*24*time.Hour {
@@ -155,6 +165,9 @@ func fromAPIOutcome(in *flowv1.EndRequest) (flow.Outcome, error) {
 	}
 	return o, nil
 }
+
+// maxAttributes bounds the numbers that one end reports.
+const maxAttributes = 64
 
 func validTokens(n float64) bool { return n >= 0 && n <= 1<<53 && !math.IsNaN(n) }
 

@@ -8,10 +8,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -367,5 +369,29 @@ func TestJSON(t *testing.T) {
 		if code, out := post("End", body); code != 400 {
 			t.Errorf("%s: %d %v", body, code, out)
 		}
+	}
+}
+
+func TestEndRefusesNonsense(t *testing.T) {
+	bad := []*flowv1.EndRequest{
+		{HttpStatus: 99},
+		{HttpStatus: 600},
+		{HttpStatus: -1},
+		{Tokens: new(float64(-1))},
+		{TokensByLabel: map[string]float64{"in": math.NaN()}},
+		{Duration: durationpb.New(-time.Second)},
+		{Attributes: make(map[string]float64)},
+	}
+	for i := range maxAttributes + 1 {
+		bad[len(bad)-1].Attributes[strconv.Itoa(i)] = 1
+	}
+	for _, in := range bad {
+		if _, err := fromAPIOutcome(in); err == nil {
+			t.Errorf("%v was accepted", in)
+		}
+	}
+	o, err := fromAPIOutcome(&flowv1.EndRequest{HttpStatus: 502, Attributes: map[string]float64{"bytes": 7}})
+	if err != nil || o.HTTPStatus != 502 || o.Attributes["bytes"] != 7 {
+		t.Errorf("got %+v %v, want the status and the attribute", o, err)
 	}
 }

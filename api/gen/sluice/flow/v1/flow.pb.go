@@ -1149,6 +1149,10 @@ type EndRequest struct {
 	Tokens *float64 `protobuf:"fixed64,4,opt,name=tokens,proto3,oneof" json:"tokens,omitempty"`
 	// The true cost by tokens label key, where limiters count different things. Wins over tokens.
 	TokensByLabel map[string]float64 `protobuf:"bytes,5,rep,name=tokens_by_label,json=tokensByLabel,proto3" json:"tokens_by_label,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"fixed64,2,opt,name=value"`
+	// The HTTP status that the work ended with, 100 to 599, for flux meters; 0: none.
+	HttpStatus int32 `protobuf:"varint,6,opt,name=http_status,json=httpStatus,proto3" json:"http_status,omitempty"`
+	// Further numbers, for flux meters that measure something else than durations and labels. At most 64.
+	Attributes    map[string]float64 `protobuf:"bytes,7,rep,name=attributes,proto3" json:"attributes,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"fixed64,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1214,6 +1218,20 @@ func (x *EndRequest) GetTokens() float64 {
 func (x *EndRequest) GetTokensByLabel() map[string]float64 {
 	if x != nil {
 		return x.TokensByLabel
+	}
+	return nil
+}
+
+func (x *EndRequest) GetHttpStatus() int32 {
+	if x != nil {
+		return x.HttpStatus
+	}
+	return 0
+}
+
+func (x *EndRequest) GetAttributes() map[string]float64 {
+	if x != nil {
+		return x.Attributes
 	}
 	return nil
 }
@@ -1864,15 +1882,23 @@ const file_sluice_flow_v1_flow_proto_rawDesc = "" +
 	"\bpriority\x18\n" +
 	" \x01(\x01R\bpriority\x12%\n" +
 	"\x0ewaited_seconds\x18\v \x01(\x01R\rwaitedSeconds\x12\x12\n" +
-	"\x04note\x18\f \x01(\tR\x04note\"\xce\x02\n" +
+	"\x04note\x18\f \x01(\tR\x04note\"\xfa\x03\n" +
 	"\n" +
 	"EndRequest\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\fR\x05token\x122\n" +
 	"\x06status\x18\x02 \x01(\x0e2\x1a.sluice.flow.v1.FlowStatusR\x06status\x125\n" +
 	"\bduration\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\bduration\x12\x1b\n" +
 	"\x06tokens\x18\x04 \x01(\x01H\x00R\x06tokens\x88\x01\x01\x12U\n" +
-	"\x0ftokens_by_label\x18\x05 \x03(\v2-.sluice.flow.v1.EndRequest.TokensByLabelEntryR\rtokensByLabel\x1a@\n" +
+	"\x0ftokens_by_label\x18\x05 \x03(\v2-.sluice.flow.v1.EndRequest.TokensByLabelEntryR\rtokensByLabel\x12\x1f\n" +
+	"\vhttp_status\x18\x06 \x01(\x05R\n" +
+	"httpStatus\x12J\n" +
+	"\n" +
+	"attributes\x18\a \x03(\v2*.sluice.flow.v1.EndRequest.AttributesEntryR\n" +
+	"attributes\x1a@\n" +
 	"\x12TokensByLabelEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\x1a=\n" +
+	"\x0fAttributesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01B\t\n" +
 	"\a_tokens\"%\n" +
@@ -1940,7 +1966,7 @@ func file_sluice_flow_v1_flow_proto_rawDescGZIP() []byte {
 }
 
 var file_sluice_flow_v1_flow_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_sluice_flow_v1_flow_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_sluice_flow_v1_flow_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_sluice_flow_v1_flow_proto_goTypes = []any{
 	(Coalesce)(0),               // 0: sluice.flow.v1.Coalesce
 	(FlowStatus)(0),             // 1: sluice.flow.v1.FlowStatus
@@ -1971,11 +1997,12 @@ var file_sluice_flow_v1_flow_proto_goTypes = []any{
 	nil,                         // 26: sluice.flow.v1.CheckHTTPResponse.ResponseHeadersEntry
 	nil,                         // 27: sluice.flow.v1.CheckHTTPResponse.DerivedLabelsEntry
 	nil,                         // 28: sluice.flow.v1.EndRequest.TokensByLabelEntry
-	(*durationpb.Duration)(nil), // 29: google.protobuf.Duration
+	nil,                         // 29: sluice.flow.v1.EndRequest.AttributesEntry
+	(*durationpb.Duration)(nil), // 30: google.protobuf.Duration
 }
 var file_sluice_flow_v1_flow_proto_depIdxs = []int32{
 	21, // 0: sluice.flow.v1.StartRequest.labels:type_name -> sluice.flow.v1.StartRequest.LabelsEntry
-	29, // 1: sluice.flow.v1.StartRequest.queue_timeout:type_name -> google.protobuf.Duration
+	30, // 1: sluice.flow.v1.StartRequest.queue_timeout:type_name -> google.protobuf.Duration
 	4,  // 2: sluice.flow.v1.StartRequest.cache:type_name -> sluice.flow.v1.CacheLookup
 	11, // 3: sluice.flow.v1.StartResponse.decisions:type_name -> sluice.flow.v1.LimiterDecision
 	5,  // 4: sluice.flow.v1.StartResponse.cache:type_name -> sluice.flow.v1.CacheResult
@@ -1986,7 +2013,7 @@ var file_sluice_flow_v1_flow_proto_depIdxs = []int32{
 	9,  // 9: sluice.flow.v1.CheckHTTPRequest.source:type_name -> sluice.flow.v1.Address
 	9,  // 10: sluice.flow.v1.CheckHTTPRequest.destination:type_name -> sluice.flow.v1.Address
 	23, // 11: sluice.flow.v1.CheckHTTPRequest.labels:type_name -> sluice.flow.v1.CheckHTTPRequest.LabelsEntry
-	29, // 12: sluice.flow.v1.CheckHTTPRequest.queue_timeout:type_name -> google.protobuf.Duration
+	30, // 12: sluice.flow.v1.CheckHTTPRequest.queue_timeout:type_name -> google.protobuf.Duration
 	4,  // 13: sluice.flow.v1.CheckHTTPRequest.cache:type_name -> sluice.flow.v1.CacheLookup
 	24, // 14: sluice.flow.v1.HTTPAttributes.headers:type_name -> sluice.flow.v1.HTTPAttributes.HeadersEntry
 	3,  // 15: sluice.flow.v1.CheckHTTPResponse.verdict:type_name -> sluice.flow.v1.StartResponse
@@ -1994,29 +2021,30 @@ var file_sluice_flow_v1_flow_proto_depIdxs = []int32{
 	26, // 17: sluice.flow.v1.CheckHTTPResponse.response_headers:type_name -> sluice.flow.v1.CheckHTTPResponse.ResponseHeadersEntry
 	27, // 18: sluice.flow.v1.CheckHTTPResponse.derived_labels:type_name -> sluice.flow.v1.CheckHTTPResponse.DerivedLabelsEntry
 	1,  // 19: sluice.flow.v1.EndRequest.status:type_name -> sluice.flow.v1.FlowStatus
-	29, // 20: sluice.flow.v1.EndRequest.duration:type_name -> google.protobuf.Duration
+	30, // 20: sluice.flow.v1.EndRequest.duration:type_name -> google.protobuf.Duration
 	28, // 21: sluice.flow.v1.EndRequest.tokens_by_label:type_name -> sluice.flow.v1.EndRequest.TokensByLabelEntry
-	15, // 22: sluice.flow.v1.StreamRequest.shapes:type_name -> sluice.flow.v1.Shape
-	16, // 23: sluice.flow.v1.StreamRequest.starts:type_name -> sluice.flow.v1.StreamStart
-	17, // 24: sluice.flow.v1.StreamRequest.ends:type_name -> sluice.flow.v1.StreamEnd
-	12, // 25: sluice.flow.v1.StreamEnd.end:type_name -> sluice.flow.v1.EndRequest
-	19, // 26: sluice.flow.v1.StreamResponse.verdicts:type_name -> sluice.flow.v1.StreamVerdict
-	20, // 27: sluice.flow.v1.StreamResponse.ends:type_name -> sluice.flow.v1.StreamEnded
-	3,  // 28: sluice.flow.v1.StreamVerdict.denial:type_name -> sluice.flow.v1.StartResponse
-	6,  // 29: sluice.flow.v1.CacheResult.GlobalEntry.value:type_name -> sluice.flow.v1.CacheValue
-	2,  // 30: sluice.flow.v1.FlowService.Start:input_type -> sluice.flow.v1.StartRequest
-	7,  // 31: sluice.flow.v1.FlowService.CheckHTTP:input_type -> sluice.flow.v1.CheckHTTPRequest
-	12, // 32: sluice.flow.v1.FlowService.End:input_type -> sluice.flow.v1.EndRequest
-	14, // 33: sluice.flow.v1.FlowService.Stream:input_type -> sluice.flow.v1.StreamRequest
-	3,  // 34: sluice.flow.v1.FlowService.Start:output_type -> sluice.flow.v1.StartResponse
-	10, // 35: sluice.flow.v1.FlowService.CheckHTTP:output_type -> sluice.flow.v1.CheckHTTPResponse
-	13, // 36: sluice.flow.v1.FlowService.End:output_type -> sluice.flow.v1.EndResponse
-	18, // 37: sluice.flow.v1.FlowService.Stream:output_type -> sluice.flow.v1.StreamResponse
-	34, // [34:38] is the sub-list for method output_type
-	30, // [30:34] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	29, // 22: sluice.flow.v1.EndRequest.attributes:type_name -> sluice.flow.v1.EndRequest.AttributesEntry
+	15, // 23: sluice.flow.v1.StreamRequest.shapes:type_name -> sluice.flow.v1.Shape
+	16, // 24: sluice.flow.v1.StreamRequest.starts:type_name -> sluice.flow.v1.StreamStart
+	17, // 25: sluice.flow.v1.StreamRequest.ends:type_name -> sluice.flow.v1.StreamEnd
+	12, // 26: sluice.flow.v1.StreamEnd.end:type_name -> sluice.flow.v1.EndRequest
+	19, // 27: sluice.flow.v1.StreamResponse.verdicts:type_name -> sluice.flow.v1.StreamVerdict
+	20, // 28: sluice.flow.v1.StreamResponse.ends:type_name -> sluice.flow.v1.StreamEnded
+	3,  // 29: sluice.flow.v1.StreamVerdict.denial:type_name -> sluice.flow.v1.StartResponse
+	6,  // 30: sluice.flow.v1.CacheResult.GlobalEntry.value:type_name -> sluice.flow.v1.CacheValue
+	2,  // 31: sluice.flow.v1.FlowService.Start:input_type -> sluice.flow.v1.StartRequest
+	7,  // 32: sluice.flow.v1.FlowService.CheckHTTP:input_type -> sluice.flow.v1.CheckHTTPRequest
+	12, // 33: sluice.flow.v1.FlowService.End:input_type -> sluice.flow.v1.EndRequest
+	14, // 34: sluice.flow.v1.FlowService.Stream:input_type -> sluice.flow.v1.StreamRequest
+	3,  // 35: sluice.flow.v1.FlowService.Start:output_type -> sluice.flow.v1.StartResponse
+	10, // 36: sluice.flow.v1.FlowService.CheckHTTP:output_type -> sluice.flow.v1.CheckHTTPResponse
+	13, // 37: sluice.flow.v1.FlowService.End:output_type -> sluice.flow.v1.EndResponse
+	18, // 38: sluice.flow.v1.FlowService.Stream:output_type -> sluice.flow.v1.StreamResponse
+	35, // [35:39] is the sub-list for method output_type
+	31, // [31:35] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_sluice_flow_v1_flow_proto_init() }
@@ -2036,7 +2064,7 @@ func file_sluice_flow_v1_flow_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sluice_flow_v1_flow_proto_rawDesc), len(file_sluice_flow_v1_flow_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   27,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
