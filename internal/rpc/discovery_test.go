@@ -478,7 +478,7 @@ func TestListServices(t *testing.T) {
 // TestPreviewOverTheWire previews by gRPC and Connect, and ends what is under way when the server stops.
 func TestPreviewOverTheWire(t *testing.T) {
 	s := newSeen(t, nil)
-	address, stop := running(t, testServer(t, ServerConfig{Discovery: s.DiscoveryService, ShutdownTimeout: time.Second}))
+	address, stop := running(t, testServer(t, ServerConfig{Discovery: s.DiscoveryService, ShutdownTimeout: time.Minute}))
 	byGRPC, err := discoveryv1.NewDiscoveryServiceClient(dial(t, address)).PreviewFlows(t.Context(), &discoveryv1.PreviewFlowsRequest{ControlPoint: "ingress"})
 	if err != nil {
 		t.Fatal(err)

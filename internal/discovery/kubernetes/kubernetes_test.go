@@ -344,6 +344,25 @@ func TestEndsWhileAway(t *testing.T) {
 	})
 }
 
+// TestEndingClock: nobody waits for it any longer when the context has ended.
+func TestEndingClock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		c, begin := endingClock{ctx: ctx}, time.Now()
+		<-c.After(time.Minute)
+		if waited := time.Since(begin); waited != time.Minute {
+			t.Errorf("waited %s, want a minute", waited)
+		}
+		later := c.After(time.Hour)
+		cancel()
+		<-later
+		<-c.After(time.Hour)
+		if waited := time.Since(begin); waited != time.Minute {
+			t.Errorf("waited until %s, want no more than before", waited)
+		}
+	})
+}
+
 func TestNotAllowed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client := fakeClient()
