@@ -9,7 +9,9 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/sluice-project/sluice/test/doors/doorstest"
 )
@@ -19,17 +21,22 @@ import (
 func TestEnvoyOfAperture(t *testing.T) {
 	t.Parallel()
 	envoy := doorstest.Require(t, "bin/envoy")
-	release := make(chan struct{})
+	held, release := make(chan struct{}, 16), make(chan struct{})
+	letGo := sync.OnceFunc(func() { close(release) })
 	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case "/slot":
+			held <- struct{}{}
 			<-release
 		case "/broken":
 			w.WriteHeader(http.StatusInternalServerError)
 		}
 		fmt.Fprintln(w, "hello")
 	}))
-	t.Cleanup(app.Close)
+	t.Cleanup(func() {
+		letGo() // Close waits for the handlers
+		app.Close()
+	})
 	s := doorstest.Sluice(t, doorstest.Options{Policies: []string{policies}})
 	listen := doorstest.FreeAddr(t)
 	config := doorstest.Example(t, "test/doors/aperture/envoy.yaml",
@@ -58,19 +65,21 @@ func TestEnvoyOfAperture(t *testing.T) {
 		code, _ := get("/slot")
 		holding <- code
 	}()
-	doorstest.Eventually(t, func() error {
-		if code, err := get("/slot"); err != nil || code != http.StatusTooManyRequests {
-			return fmt.Errorf("got %d, %w, want that the slot is taken", code, err)
-		}
-		return nil
-	})
-	close(release)
+	select {
+	case <-held:
+	case <-time.After(doorstest.Patience):
+		t.Fatal("the request with the slot has not reached the application")
+	}
+	if code, err := get("/slot"); err != nil || code != http.StatusTooManyRequests {
+		t.Errorf("got %d, %v, want that the slot is taken", code, err)
+	}
+	letGo()
 	if code := <-holding; code != http.StatusOK {
 		t.Errorf("the one with the slot got %d", code)
 	}
 	doorstest.Eventually(t, func() error {
 		if code, err := get("/slot"); err != nil || code != http.StatusOK {
-			return fmt.Errorf("got %d, %w, want that the access log has given the slot back", code, err)
+			return fmt.Errorf("got %d, %v, want that the access log has given the slot back", code, err)
 		}
 		return nil
 	})
