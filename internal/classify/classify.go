@@ -41,7 +41,22 @@ const (
 	CodeExpressionNotMap
 	// CodeBounds: it took too long or too much memory. Aperture's clients see it as CodeEvalFailed.
 	CodeBounds
+
+	// Codes is how many there are.
+	Codes
 )
+
+var codeNames = [Codes]string{
+	"ok", "eval_failed", "empty_resultset", "ambiguous_resultset", "multi_expression", "expression_not_map", "bounds",
+}
+
+// String is the stable code; "unknown" for numbers that are none.
+func (c Code) String() string {
+	if c >= Codes {
+		return "unknown"
+	}
+	return codeNames[c]
+}
 
 // Error is why a classifier made no labels for one flow.
 type Error struct {

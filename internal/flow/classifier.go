@@ -71,20 +71,13 @@ type classifier struct {
 // classifierCounts counts evaluations by result. Good ones, which are the most, are split in stripes.
 type classifierCounts struct {
 	good     []stripedCount
-	bad      [len(classifierResults)]atomic.Uint64 // by classify.Code
+	bad      [classify.Codes]atomic.Uint64 // by classify.Code
 	panicked sync.Once                             // logged
 }
 
 type stripedCount struct {
 	n atomic.Uint64
 	_ [56]byte
-}
-
-// classifierResults are the stable codes of what an evaluation came to, by classify.Code.
-var classifierResults = [...]string{
-	classify.CodeNone: "ok", classify.CodeEvalFailed: "eval_failed", classify.CodeEmptyResultset: "empty_resultset",
-	classify.CodeAmbiguousResultset: "ambiguous_resultset", classify.CodeMultiExpression: "multi_expression",
-	classify.CodeExpressionNotMap: "expression_not_map", classify.CodeBounds: "bounds",
 }
 
 func (c *classifierCounts) total(code classify.Code) (n uint64) {
@@ -234,7 +227,7 @@ func problemOf(err error) *classify.Error {
 	if !errors.As(err, &p) {
 		return &classify.Error{Code: classify.CodeEvalFailed, Message: err.Error()}
 	}
-	if p.Code == classify.CodeNone || int(p.Code) >= len(classifierResults) {
+	if p.Code == classify.CodeNone || p.Code >= classify.Codes {
 		return &classify.Error{Code: classify.CodeEvalFailed, Message: p.Message}
 	}
 	return p

@@ -116,8 +116,8 @@ func (c compatCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 	for _, k := range snap.classifiers {
 		n := uint64(0)
-		for code := range classifierResults {
-			n += k.counts.total(classify.Code(code))
+		for code := range classify.Codes {
+			n += k.counts.total(code)
 		}
 		ch <- counterOf(descClassified, float64(n), k.spec.Policy, k.spec.Hash, strconv.Itoa(k.spec.Index))
 	}

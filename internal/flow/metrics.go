@@ -80,9 +80,9 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 
 // collect sends the counts of a classifier: ok from the start, errors from the first one on.
 func (c *classifier) collect(ch chan<- prometheus.Metric) {
-	for code, result := range classifierResults {
-		if n := c.counts.total(classify.Code(code)); n > 0 || code == 0 {
-			ch <- counterOf(descClassifier, float64(n), c.spec.Policy, strconv.Itoa(c.spec.Index), result)
+	for code := range classify.Codes {
+		if n := c.counts.total(code); n > 0 || code == classify.CodeNone {
+			ch <- counterOf(descClassifier, float64(n), c.spec.Policy, strconv.Itoa(c.spec.Index), code.String())
 		}
 	}
 }

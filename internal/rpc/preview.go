@@ -94,13 +94,6 @@ func checkPreview(in *discoveryv1.PreviewFlowsRequest) (filter label.Expr, sampl
 	return filter, samples, nil
 }
 
-// previewCodes are the stable codes of what goes wrong in classifiers.
-var previewCodes = map[classify.Code]string{
-	classify.CodeEvalFailed: "eval_failed", classify.CodeEmptyResultset: "empty_resultset",
-	classify.CodeAmbiguousResultset: "ambiguous_resultset", classify.CodeMultiExpression: "multi_expression",
-	classify.CodeExpressionNotMap: "expression_not_map", classify.CodeBounds: "bounds",
-}
-
 // sample is a flow as the API shows it.
 func (v view) sample(one *tapped) *discoveryv1.PreviewFlowsResponse {
 	out := &discoveryv1.PreviewFlowsResponse{
@@ -113,7 +106,7 @@ func (v view) sample(one *tapped) *discoveryv1.PreviewFlowsResponse {
 		if c.Err != nil {
 			out.Problems = append(out.Problems, &discoveryv1.ClassifierProblem{
 				Policy: c.Classifier.Policy, Index: int32(c.Classifier.Index),
-				Code: previewCodes[c.Err.Code], Message: cutText(c.Err.Message, maxShownMessage),
+				Code: c.Err.Code.String(), Message: cutText(c.Err.Message, maxShownMessage),
 			})
 		}
 	}
