@@ -12,7 +12,6 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	discoveryv1 "github.com/sluice-project/sluice/api/gen/sluice/discovery/v1"
-	"github.com/sluice-project/sluice/internal/classify"
 	"github.com/sluice-project/sluice/internal/flow"
 	"github.com/sluice-project/sluice/internal/label"
 	"github.com/sluice-project/sluice/internal/label/cel"
