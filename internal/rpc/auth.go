@@ -282,19 +282,28 @@ func asBearer(key string) string {
 	return "Bearer " + key
 }
 
-const howToAuthenticate = "send the header \"authorization: Bearer TOKEN\" (CLI: --token or SLUICE_TOKEN)"
+const (
+	howToAuthenticate = "send the header \"authorization: Bearer TOKEN\" (CLI: --token or SLUICE_TOKEN)"
+	// howProxiesAuthenticate is for the paths where nothing else counts.
+	howProxiesAuthenticate = "let the proxy send the header \"" + tokenHeader + ": TOKEN\"; that of its user, authorization, is not looked at"
+)
 
 // authorize checks the authorization header of a call. The error is a gRPC status.
 func (a *Auth) authorize(header string, p permission) (Identity, error) {
+	return a.authorizeAs(header, p, howToAuthenticate)
+}
+
+// authorizeAs is authorize with what to tell those who bring no token.
+func (a *Auth) authorizeAs(header string, p permission, how string) (Identity, error) {
 	if a.open || p == permitOpen {
 		return Identity{}, nil
 	}
 	if header == "" {
-		return Identity{}, status.Error(codes.Unauthenticated, "this server asks for a token: "+howToAuthenticate)
+		return Identity{}, status.Error(codes.Unauthenticated, "this server asks for a token: "+how)
 	}
 	scheme, token, ok := strings.Cut(header, " ")
 	if token = strings.TrimSpace(token); !ok || !strings.EqualFold(scheme, "bearer") || token == "" {
-		return Identity{}, status.Error(codes.Unauthenticated, "the authorization header has no bearer token: "+howToAuthenticate)
+		return Identity{}, status.Error(codes.Unauthenticated, "the header has no bearer token: "+how)
 	}
 	id, ok := a.find(token)
 	if !ok {
@@ -364,7 +373,11 @@ func (s *streamWithContext) Context() context.Context { return s.ctx }
 // handler checks HTTP requests before next sees them.
 func (a *Auth) handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		id, err := a.authorize(credentialOf(r), pathPermission(r.URL.Path))
+		how := howToAuthenticate
+		if isForwardAuth(r.URL.Path) {
+			how = howProxiesAuthenticate
+		}
+		id, err := a.authorizeAs(credentialOf(r), pathPermission(r.URL.Path), how)
 		if err != nil {
 			refuse(w, r, err)
 			return

@@ -165,6 +165,24 @@ func TestWhereTokensAre(t *testing.T) {
 	}
 }
 
+// TestWhereTokensGoIsTold holds that nobody is told to send a header that is not looked at.
+func TestWhereTokensGoIsTold(t *testing.T) {
+	auth, err := NewAuth(testCredentials)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := auth.handler(http.NotFoundHandler())
+	for path, want := range map[string]string{
+		"/forward-auth/edge": `send the header "Sluice-Token: TOKEN"`, "/v1/traces": `send the header "authorization: Bearer TOKEN"`,
+	} {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest(http.MethodPost, path, nil))
+		if w.Code != http.StatusUnauthorized || !strings.Contains(w.Body.String(), want) {
+			t.Errorf("%s: got %d %s, want 401 with %s", path, w.Code, w.Body, want)
+		}
+	}
+}
+
 func BenchmarkAuthorize(b *testing.B) {
 	a, err := NewAuth(testCredentials)
 	if err != nil {
