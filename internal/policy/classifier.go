@@ -138,8 +138,14 @@ func refuseCEL(at strict.Place, text string, err error, variables []string) {
 	errors.As(err, &problems)
 	for _, p := range problems {
 		e := fielderr.Error{Message: p.Message}
-		if strings.HasPrefix(p.Message, "undeclared reference") && !strings.Contains(p.Message, "did you mean") {
-			e.Hint = hintVariable(wordAt(text, p.Line, p.Column), variables)
+		if strings.HasPrefix(p.Message, "undeclared reference") {
+			word, call := wordAt(text, p.Line, p.Column)
+			if len(variables) == 1 && word != "" && !call && !strings.Contains(p.Message, "'labels'") {
+				e.Message, _, _ = strings.Cut(p.Message, " (did you mean") // it names functions, and a label is meant
+			}
+			if !strings.Contains(e.Message, "did you mean") {
+				e.Hint = hintVariable(word, variables)
+			}
 		}
 		at.ReportInside(p.Line, p.Column, e)
 	}
@@ -152,6 +158,9 @@ func hintVariable(word string, variables []string) string {
 	}
 	if hint := fielderr.DidYouMean(word, variables); hint != "" {
 		return hint
+	}
+	if len(variables) == 1 && word != "" {
+		return fmt.Sprintf("a label is read as labels[%q]", word)
 	}
 	var near []string
 	for _, v := range variables {
@@ -167,14 +176,16 @@ func hintVariable(word string, variables []string) string {
 
 var names = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)?`)
 
-// wordAt is the name, or the name and its first member, at a position in an expression.
-func wordAt(text string, line, column int) string {
+// wordAt is the name, or the name and its first member, at a position in an expression, and whether it is called.
+func wordAt(text string, line, column int) (word string, call bool) {
 	lines := strings.Split(text, "\n")
 	if line > len(lines) {
-		return ""
+		return "", false
 	}
 	runes := []rune(lines[line-1])
-	return names.FindString(string(runes[min(column-1, len(runes)):]))
+	rest := string(runes[min(column-1, len(runes)):])
+	word = names.FindString(rest)
+	return word, strings.HasPrefix(rest[len(word):], "(")
 }
 
 // checkRego refuses modules that cannot be compiled.

@@ -41,7 +41,7 @@ var problems = map[string][]string{
 		`11:68: circuit.components[0].flow_control.rate_limiter.selectors[2].label_matcher.expression.cel: undeclared reference to 'request'; conditions read labels only, such as labels["http.method"]`,
 		`17:23: circuit.components[0].flow_control.rate_limiter.selectors[3].label_matcher.expression.cel: labels are read by constant keys: labels.key, labels["key"], "key" in labels or has(labels.key)`,
 		`21:24: circuit.components[0].flow_control.rate_limiter.selectors[4].label_matcher.expression.cel: found no matching overload for '==' applied to '(string, map(string, string))'`,
-		`24:95: circuit.components[0].flow_control.rate_limiter.selectors[5].label_matcher.expression.cel: undeclared reference to 'nope'; known here: labels`,
+		`24:95: circuit.components[0].flow_control.rate_limiter.selectors[5].label_matcher.expression.cel: undeclared reference to 'operation'; a label is read as labels["operation"]`,
 		`25:68: circuit.components[0].flow_control.rate_limiter.selectors[6].label_matcher.expression.cel: got empty text, want some text`,
 		`31:33: resources.flow_control.classifiers[0].rules.a.extractor.from: no such attribute; want request.http.{id,method,path,host,protocol,body,bearer}, request.http.headers.<name>, source.address, destination.address or metadataContext.filterMetadata.<name>; did you mean "request.http.method"?`,
 		`32:33: resources.flow_control.classifiers[0].rules.b.extractor.from: names of headers are in lower case; write "request.http.headers.user-agent"`,
