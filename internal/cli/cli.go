@@ -90,6 +90,7 @@ priority, changed at run time by policies.`,
   sluice check checkout --label user_id=alice      # ask for one flow, and why
   sluice top                                       # watch
   sluice demo mistral --output report              # see what it is good for`,
+		Args:          subcommandOnly,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },

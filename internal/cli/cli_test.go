@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -117,6 +118,12 @@ func TestErrorsAreExplained(t *testing.T) {
 	defer notSluice.Close()
 	closed := httptest.NewServer(nil)
 	closed.Close()
+	secure := httptest.NewUnstartedServer(http.NotFoundHandler())
+	secure.Config.ErrorLog = log.New(io.Discard, "", 0)
+	secure.StartTLS()
+	defer secure.Close()
+	closes := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }))
+	defer closes.Close()
 	for _, tt := range []struct {
 		name, server string
 		want         string
@@ -124,7 +131,9 @@ func TestErrorsAreExplained(t *testing.T) {
 		{"nothing there", closed.URL, `cannot reach the server at ` + closed.URL + `: connection refused: start one with "sluice serve"`},
 		{"something else", notSluice.URL, notSluice.URL + " does not answer like a Sluice server"},
 		{"refused", serveFake(t, &fakeFlows{err: connect.NewError(connect.CodeUnauthenticated, errors.New("show your token"))}), "sluice: show your token"},
-		{"TLS to clear text", strings.Replace(serveFake(t, &fakeFlows{}), "http:", "https:", 1), "cannot reach the server"},
+		{"TLS to clear text", strings.Replace(serveFake(t, &fakeFlows{}), "http:", "https:", 1), "it does not speak TLS, so name it with http://"},
+		{"an unknown certificate", secure.URL, "SSL_CERT_FILE"},
+		{"closes, as ours does on clear text to TLS", closes.URL, "name it with https://"},
 		{"path", "http://x/y", `--server: got "http://x/y"`},
 	} {
 		code, _, errs := run(t, nil, "check", "door", "--server", tt.server)

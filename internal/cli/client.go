@@ -5,8 +5,10 @@ package cli
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -116,7 +118,7 @@ func (r *remote) explain(err error) error {
 	var dial *net.OpError
 	switch {
 	case errors.As(err, &dial) && dial.Op == "dial", call.Code() == connect.CodeUnavailable && !connect.IsWireError(err):
-		return fmt.Errorf("cannot reach the server at %s: %w: start one with \"sluice serve\", or name it with --server", r.base, innermost(call))
+		return fmt.Errorf("cannot reach the server at %s: %w: %s", r.base, innermost(call), r.advice(call))
 	case call.Code() == connect.CodeCanceled:
 		return errors.New("interrupted")
 	case call.Code() == connect.CodeDeadlineExceeded:
@@ -125,6 +127,20 @@ func (r *remote) explain(err error) error {
 		return fmt.Errorf("%s does not answer like a Sluice server: %s: check --server", r.base, call.Message())
 	}
 	return errors.New(call.Message())
+}
+
+// advice says what to do when a server cannot be reached.
+func (r *remote) advice(call *connect.Error) string {
+	var certificate *tls.CertificateVerificationError
+	switch {
+	case strings.Contains(call.Message(), "server gave HTTP response to HTTPS client"):
+		return "it does not speak TLS, so name it with http://"
+	case errors.As(call, &certificate):
+		return "name the file with its certificate authority in SSL_CERT_FILE, or the server by the name in its certificate"
+	case strings.HasPrefix(r.base, "http://") && (errors.Is(call, io.EOF) || errors.Is(call, io.ErrUnexpectedEOF)):
+		return "perhaps it speaks TLS, so name it with https://"
+	}
+	return "start one with \"sluice serve\", or name it with --server"
 }
 
 // innermost is the part of a network error that people know, such as "connection refused".

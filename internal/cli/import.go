@@ -76,6 +76,9 @@ func (r *importEnvoy) run(args []string) error {
 			return fmt.Errorf("--name: %s", problem.Text())
 		}
 	}
+	if r.output == "json" || r.output == "yaml" || r.output == "table" {
+		return fmt.Errorf("--output: names a file here, and policies are always YAML; to have a file with that name write ./%s", r.output)
+	}
 	if r.point == "" {
 		return errors.New("--control-point: got none, want the name of a control point, with {domain} where the domain belongs")
 	}

@@ -37,6 +37,7 @@ func TestImportEnvoyRatelimit(t *testing.T) {
 		{"nothing to do", map[string]string{"a.yaml": "domain: d"}, []string{"a.yaml"}, 1, "", "there is no rate_limit", nil},
 		{"no file", nil, nil, 1, "", "no file given", nil},
 		{"a file that is not there", nil, []string{"no.yaml"}, 1, "", "no.yaml: no such file", nil},
+		{"a format for a file", map[string]string{"a.yaml": plain}, []string{"a.yaml", "-o", "json"}, 1, "", "write ./json", nil},
 		{"a bad name", map[string]string{"a.yaml": plain}, []string{"a.yaml", "--name", "My Limits"}, 1, "", `--name: got text "My Limits", want lower-case`, nil},
 		{"no control point", map[string]string{"a.yaml": plain}, []string{"a.yaml", "--control-point", ""}, 1, "", "--control-point: got none", nil},
 	}
