@@ -66,9 +66,6 @@ func (d *Door) routes() map[string]http.Handler {
 
 		"POST /v1/traces": d.exportHTTP(exportTraces),
 		"POST /v1/logs":   d.exportHTTP(exportLogs),
-
-		"POST " + traceMethod: d.exportHTTP1(exportTraces),
-		"POST " + logMethod:   d.exportHTTP1(exportLogs),
 	}
 }
 

@@ -14,6 +14,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/sluice-project/sluice/internal/batch"
 )
 
 // Bounds on batches of records.
@@ -21,6 +23,7 @@ const (
 	mostDecoding = 2   // batches decoded at a time
 	mostQueued   = 100 // batches waiting for their turn
 	queueTime    = 10 * time.Second
+	mostParts    = 200_000 // of a batch; each takes hundreds of bytes in memory
 )
 
 // export decodes a batch of a kind of OTLP messages, ends flows, and encodes the answer.
@@ -76,12 +79,12 @@ func exportLogs(d *Door, body []byte, json bool) ([]byte, error) {
 
 func decode(body []byte, json bool, fromProto, fromJSON func([]byte) error) error {
 	if json {
-		if err := weighJSON(body); err != nil {
+		if err := batch.CheckJSON(body, mostParts); err != nil {
 			return err
 		}
 		return fromJSON(body)
 	}
-	if err := weigh(body); err != nil {
+	if err := batch.Check(body, mostParts); err != nil {
 		return err
 	}
 	return fromProto(body)

@@ -6,10 +6,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
-	"encoding/binary"
-	"io"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -160,74 +157,6 @@ func TestRecordsOverHTTP(t *testing.T) {
 		if w := ask(t, d, http.MethodPost, tt.path, tt.body, tt.headers...); w.Code != tt.want {
 			t.Errorf("%s: got %d: %s, want %d", tt.name, w.Code, w.Body, tt.want)
 		}
-	}
-}
-
-// TestRecordsOverGRPCWithoutHTTP2 is what exporters for Java send where there is TLS.
-func TestRecordsOverGRPCWithoutHTTP2(t *testing.T) {
-	d := newDoor(t, limiters(slotSpec(1, flow.ConcurrencyLimiter, 1)))
-	server := httptest.NewServer(handler(d))
-	defer server.Close()
-	r := check(t, d, &checkv1.CheckRequest{ControlPoint: "concurrency_limiter"})
-	body, err := span(t, map[string]any{sourceKey: "sdk", checkResponseKey: encode(r)}).MarshalProto()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var zipped bytes.Buffer
-	w := gzip.NewWriter(&zipped)
-	if _, err := w.Write(body); err != nil {
-		t.Fatal(err)
-	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	frame := func(flag byte, b []byte) []byte {
-		return append(binary.BigEndian.AppendUint32([]byte{flag}, uint32(len(b))), b...)
-	}
-	for _, tt := range []struct {
-		name     string
-		body     []byte
-		encoding string
-		want     string
-		result   recordResult
-	}{
-		{"plain", frame(0, body), "", "0", recordEnded},
-		{"gzip", frame(1, zipped.Bytes()), "gzip", "0", recordRepeated},
-		{"brotli", frame(1, body), "br", "3", recordResults},
-		{"no gzip", frame(1, body), "gzip", "3", recordResults},
-		{"half", frame(0, body)[:9], "", "3", recordResults},
-		{"nothing", nil, "", "3", recordResults},
-		{"no message", frame(0, []byte("\xff\xff")), "", "3", recordResults},
-	} {
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, server.URL+traceMethod, bytes.NewReader(tt.body))
-		if err != nil {
-			t.Fatal(err)
-		}
-		req.Header.Set("Content-Type", "application/grpc")
-		req.Header.Set("Grpc-Encoding", tt.encoding)
-		resp, err := server.Client().Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		got, err := io.ReadAll(resp.Body)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := resp.Body.Close(); err != nil {
-			t.Error(err)
-		}
-		if resp.Trailer.Get("Grpc-Status") != tt.want || resp.StatusCode != http.StatusOK {
-			t.Errorf("%s: got %d, %v, want the status %s", tt.name, resp.StatusCode, resp.Trailer, tt.want)
-		}
-		if tt.result != recordResults {
-			wantRecords(t, d, tt.result, 1)
-			if !bytes.Equal(got, frame(0, []byte("\n\x00"))) { // nothing was refused
-				t.Errorf("%s: got %q, want an empty answer", tt.name, got)
-			}
-		}
-	}
-	if got := ask(t, d, http.MethodPost, logMethod, "{}", "Content-Type", jsonType).Code; got != http.StatusUnsupportedMediaType {
-		t.Errorf("JSON: got %d", got)
 	}
 }
 

@@ -49,6 +49,7 @@ var layers = []layer{
 
 	{level: 2, dir: "internal/alert", what: "alerts, and where they go"},
 	{level: 2, dir: "internal/analytics", what: "flow records rolled up by label"},
+	{level: 2, dir: "internal/batch", what: "bounds on batches of telemetry"},
 	{level: 2, dir: "internal/cache", what: "result and global caches"},
 	{level: 2, dir: "internal/classify", what: "request attributes to labels"},
 	{level: 2, dir: "internal/discovery", what: "services and control points seen"},

@@ -23,6 +23,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/sluice-project/sluice/internal/batch"
 	"github.com/sluice-project/sluice/internal/signal"
 )
 
@@ -31,6 +32,9 @@ const (
 	protobufType = "application/x-protobuf"
 	jsonType     = "application/json"
 )
+
+// mostParts bounds the parts of a batch; each takes a hundred bytes and more in memory.
+const mostParts = 1_000_000
 
 // promoted are attributes of resources that become labels; the others are in target_info.
 var promoted = []string{
@@ -203,11 +207,11 @@ func decodeOTLP(w http.ResponseWriter, r *http.Request, kind string) (m pmetrico
 	case err != nil:
 		return m, http.StatusBadRequest, fmt.Errorf("the body cannot be read: %w", err)
 	case kind == jsonType:
-		if err = weighJSON(body); err == nil {
+		if err = batch.CheckJSON(body, mostParts); err == nil {
 			err = m.UnmarshalJSON(body)
 		}
 	default:
-		if err = weigh(body); err == nil {
+		if err = batch.Check(body, mostParts); err == nil {
 			err = m.UnmarshalProto(body)
 		}
 	}

@@ -18,6 +18,7 @@ import (
 	writev2 "github.com/prometheus/prometheus/prompb/io/prometheus/write/v2"
 	"github.com/prometheus/prometheus/storage"
 
+	"github.com/sluice-project/sluice/internal/batch"
 	"github.com/sluice-project/sluice/internal/signal"
 )
 
@@ -57,7 +58,7 @@ func (x receiver) Store(r *http.Request, kind remote.WriteMessageType) (*remote.
 	}
 	a := x.h.signals.Append(r.Context(), signal.SourcePush)
 	w := &writer{a: a, signals: x.h.signals, builder: labels.NewScratchBuilder(16)}
-	if err = weigh(body); err != nil {
+	if err = batch.Check(body, mostParts); err != nil {
 		err = fmt.Errorf("%w: %w", errMessage, err)
 	} else if kind == remote.WriteV1MessageType {
 		err = w.first(body)

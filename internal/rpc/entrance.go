@@ -38,22 +38,26 @@ func newEntrance(l net.Listener, config *tls.Config, slots chan struct{}, log *s
 	}
 }
 
-// withProtocols gives browsers and curl HTTP/1.1, which net/http serves, and HTTP/2 to clients that
-// offer nothing else, which are those of gRPC.
+// withProtocols offers both versions of HTTP, and notes on the connection what the client offered.
 func withProtocols(config *tls.Config) *tls.Config {
 	if config == nil {
 		return nil
 	}
-	h1, h2 := config.Clone(), config.Clone()
-	h1.NextProtos, h2.NextProtos = []string{"http/1.1"}, []string{"h2"}
 	out := config.Clone()
+	out.NextProtos = []string{"h2", "http/1.1"}
 	out.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-		if slices.Contains(hello.SupportedProtos, "http/1.1") {
-			return h1, nil
+		if c, ok := hello.Conn.(*encrypted); ok {
+			c.speaksHTTP1 = slices.Contains(hello.SupportedProtos, "http/1.1")
 		}
-		return h2, nil
+		return nil, nil // go on with this one
 	}
 	return out
+}
+
+// encrypted is a connection below TLS.
+type encrypted struct {
+	net.Conn
+	speaksHTTP1 bool // its client offers HTTP/1.1, alone or beside HTTP/2
 }
 
 // run accepts connections until ctx ends or the listener fails. It closes the listener.
@@ -105,16 +109,20 @@ func (e *entrance) enter(ctx context.Context, conn net.Conn) {
 
 var preface = []byte("PRI")
 
+// greet finds out who serves a guest. Clients that speak both versions of HTTP may be browsers or clients of gRPC:
+// net/http serves them and looks at each request.
 func (e *entrance) greet(ctx context.Context, g *guest) (*hall, error) {
+	mixed := false
 	if err := g.SetDeadline(time.Now().Add(firstBytesTimeout)); err != nil {
 		return nil, err
 	}
 	if e.tls != nil {
-		conn := tls.Server(g.Conn, e.tls)
+		below := &encrypted{Conn: g.Conn}
+		conn := tls.Server(below, e.tls)
 		if err := conn.HandshakeContext(ctx); err != nil {
 			return nil, err
 		}
-		g.Conn = conn
+		g.Conn, mixed = conn, below.speaksHTTP1
 	}
 	first := make([]byte, len(preface))
 	n, err := io.ReadFull(g.Conn, first)
@@ -125,7 +133,7 @@ func (e *entrance) greet(ctx context.Context, g *guest) (*hall, error) {
 	if err := g.SetDeadline(time.Time{}); err != nil {
 		return nil, err
 	}
-	if slices.Equal(g.first, preface) {
+	if slices.Equal(g.first, preface) && !mixed {
 		return e.grpc, nil
 	}
 	return e.http, nil

@@ -69,7 +69,7 @@ func (s *Server) handler() (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s.counted(recoverer{s.log}.handler(securityHeaders(guardHosts(s.config.AllowedHosts, guarded)))), nil
+	return s.counted(s.splitGRPC(recoverer{s.log}.handler(securityHeaders(guardHosts(s.config.AllowedHosts, guarded))))), nil
 }
 
 // counted lets stopHTTP wait for handlers.
@@ -78,6 +78,26 @@ func (s *Server) counted(next http.Handler) http.Handler {
 		s.requests.Add(1)
 		defer s.requests.Add(-1)
 		next.ServeHTTP(w, r)
+	})
+}
+
+// splitGRPC serves calls of gRPC from clients that speak both versions of HTTP, such as those built on OkHttp. It costs
+// more than on connections of their own, which clients get that offer HTTP/2 only.
+func (s *Server) splitGRPC(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		kind := r.Header.Get("Content-Type")
+		if r.ProtoMajor != 2 || !strings.HasPrefix(kind, "application/grpc") || strings.HasPrefix(kind, "application/grpc-web") {
+			next.ServeHTTP(w, r)
+			return
+		}
+		if !s.streams[r.URL.Path] {
+			s.mixed.ServeHTTP(w, r)
+			return
+		}
+		ctx, cancel := context.WithCancel(r.Context())
+		defer cancel()
+		defer context.AfterFunc(s.watching, cancel)()
+		s.mixed.ServeHTTP(w, r.WithContext(ctx))
 	})
 }
 

@@ -86,6 +86,8 @@ type Server struct {
 	config   ServerConfig
 	log      *slog.Logger
 	grpc     *grpc.Server
+	mixed    *grpc.Server    // for calls on connections that net/http serves
+	streams  map[string]bool // methods that do not end by themselves
 	http     *http.Server
 	health   *health.Server
 	stopping atomic.Bool
@@ -111,6 +113,7 @@ func NewServer(config ServerConfig) (*Server, error) {
 	if err := checkPermissions(s.grpc); err != nil {
 		return nil, err
 	}
+	s.mixed, s.streams = s.newGRPC(), streamsOf(s.grpc)
 	handler, err := s.handler()
 	if err != nil {
 		return nil, fmt.Errorf("rpc: http.allowed_origins: %w", err)
@@ -121,6 +124,7 @@ func NewServer(config ServerConfig) (*Server, error) {
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
+		Protocols:         protocols(),
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
 	return s, nil
@@ -166,6 +170,27 @@ func (s *Server) newGRPC() *grpc.Server {
 	healthv1.RegisterHealthServer(g, s.health)
 	reflection.Register(g)
 	return g
+}
+
+// protocols are those that net/http speaks. Encryption is the entrance's business.
+func protocols() *http.Protocols {
+	p := new(http.Protocols)
+	p.SetHTTP1(true)
+	p.SetUnencryptedHTTP2(true)
+	return p
+}
+
+// streamsOf lists the methods that stream.
+func streamsOf(g *grpc.Server) map[string]bool {
+	out := map[string]bool{}
+	for service, info := range g.GetServiceInfo() {
+		for _, m := range info.Methods {
+			if m.IsClientStream || m.IsServerStream {
+				out["/"+service+"/"+m.Name] = true
+			}
+		}
+	}
+	return out
 }
 
 // checkPermissions refuses methods of which nobody has decided who may call them.
@@ -260,6 +285,7 @@ func (s *Server) stopHTTP(ctx context.Context) {
 	}
 	s.endWatch()
 	awaitZero(context.Background(), &s.requests) // Close does not wait for handlers
+	s.mixed.Stop()
 }
 
 // awaitZero waits until nothing is counted or ctx ends.

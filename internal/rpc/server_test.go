@@ -338,7 +338,7 @@ func TestReadiness(t *testing.T) {
 	}
 }
 
-// TestTLS encrypts the port: gRPC gets HTTP/2 and everybody who speaks it HTTP/1.1.
+// TestTLS encrypts the port, for clients that speak HTTP/1.1, HTTP/2 or both.
 func TestTLS(t *testing.T) {
 	certificate, roots := selfSigned(t)
 	address, _ := running(t, testServer(t, ServerConfig{TLS: &tls.Config{Certificates: []tls.Certificate{certificate}}}))
@@ -359,11 +359,70 @@ func TestTLS(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = resp.Body.Close()
+	if resp.StatusCode != 200 || resp.ProtoMajor != 2 {
+		t.Errorf("browser: got %d over %s, want 200 over HTTP/2", resp.StatusCode, resp.Proto)
+	}
+	old := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, NextProtos: []string{"http/1.1"}}}}
+	defer old.CloseIdleConnections()
+	if resp, err = old.Get("https://" + address + "/readyz"); err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
 	if resp.StatusCode != 200 || resp.ProtoMajor != 1 {
-		t.Errorf("browser: got %d over %s, want 200 over HTTP/1.1", resp.StatusCode, resp.Proto)
+		t.Errorf("old browser: got %d over %s, want 200 over HTTP/1.1", resp.StatusCode, resp.Proto)
 	}
 	if _, err := http.Get("http://" + address + "/readyz"); err == nil {
 		t.Error("the port answers in clear text")
+	}
+}
+
+// TestTLSBothProtocols is a client of gRPC that offers HTTP/1.1 as well, as those built on OkHttp do. Its stream ends
+// when the server stops.
+func TestTLSBothProtocols(t *testing.T) {
+	certificate, roots := selfSigned(t)
+	auth, err := NewAuth(testCredentials)
+	if err != nil {
+		t.Fatal(err)
+	}
+	address, stop := running(t, testServer(t, ServerConfig{
+		TLS: &tls.Config{Certificates: []tls.Certificate{certificate}}, Auth: auth, ShutdownTimeout: 5 * time.Second,
+	}))
+	both := credentials.NewTLS(&tls.Config{RootCAs: roots, NextProtos: []string{"h2", "http/1.1"}})
+	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(both))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	client := flowv1.NewFlowServiceClient(conn)
+	if _, err := client.Start(t.Context(), &flowv1.StartRequest{ControlPoint: "x"}); status.Code(err) != codes.Unauthenticated {
+		t.Errorf("without a token: got %v, want Unauthenticated", err)
+	}
+	ctx := metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer client-token-client-tok")
+	got, err := client.Start(ctx, &flowv1.StartRequest{ControlPoint: "x"})
+	if err != nil || got.Verdict != "admit" {
+		t.Errorf("unary: got %v, %v", got, err)
+	}
+	stream, err := client.Stream(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = stream.Send(&flowv1.StreamRequest{
+		Shapes: []*flowv1.Shape{{Id: 1, ControlPoint: "x"}}, Starts: []*flowv1.StreamStart{{Id: 7, Shape: 1}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer, err := stream.Recv()
+	if err != nil || len(answer.Verdicts) != 1 || !answer.Verdicts[0].Admitted {
+		t.Fatalf("stream: got %v, %v", answer, err)
+	}
+	begin := time.Now()
+	stop()
+	if took := time.Since(begin); took > 3*time.Second {
+		t.Errorf("stopping took %s, with a stream open", took)
+	}
+	if _, err := stream.Recv(); err == nil {
+		t.Error("the stream goes on after the server has stopped")
 	}
 }
 

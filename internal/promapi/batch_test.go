@@ -12,6 +12,8 @@ import (
 
 	"github.com/klauspost/compress/snappy"
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/sluice-project/sluice/internal/batch"
 )
 
 // A megabyte on the wire that would be gigabytes in memory, or a stack that ends the process.
@@ -20,7 +22,7 @@ func TestBatchesThatAreLargeInMemory(t *testing.T) {
 	empty := bytes.Repeat([]byte{0x0a, 0}, 15<<20)
 	inSeries := protowire.AppendBytes(protowire.AppendTag(nil, 1, protowire.BytesType), empty)
 	var deep []byte
-	for range mostLevels + 10 {
+	for range batch.MaxLevels + 10 {
 		deep = protowire.AppendBytes([]byte{0x0a}, deep)
 	}
 	for name, body := range map[string][]byte{"series": empty, "labels": inSeries, "levels": deep} {
