@@ -63,6 +63,7 @@ func (p *parts) doors() ([]rpc.Door, error) {
 	ratelimit := rls.New(limits)
 	old, err := aperture.New(aperture.Config{
 		Engine: p.engine, Services: services, Cache: p.cache, Entities: p.directory, Logger: p.log,
+		Ready: func() error { return p.server.Ready() }, // it is there before the first request
 	})
 	if err != nil {
 		return nil, err

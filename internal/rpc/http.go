@@ -5,6 +5,7 @@ package rpc
 import (
 	"context"
 	_ "embed"
+	"errors"
 	"fmt"
 	"html/template"
 	"net/http"
@@ -137,17 +138,22 @@ func plain(w http.ResponseWriter, code int, text string) {
 // healthz tells that the process serves.
 func healthz(w http.ResponseWriter, _ *http.Request) { plain(w, http.StatusOK, "ok\n") }
 
-// readyz tells load balancers whether to send requests here.
-func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
+// Ready tells why the server should not get requests; nil: it should.
+func (s *Server) Ready() error {
 	if s.stopping.Load() {
-		plain(w, http.StatusServiceUnavailable, "not ready: the server is stopping\n")
-		return
+		return errors.New("the server is stopping")
 	}
 	if s.config.Ready != nil {
-		if err := s.config.Ready(); err != nil {
-			plain(w, http.StatusServiceUnavailable, fmt.Sprintf("not ready: %v\n", err))
-			return
-		}
+		return s.config.Ready()
+	}
+	return nil
+}
+
+// readyz tells load balancers whether to send requests here.
+func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
+	if err := s.Ready(); err != nil {
+		plain(w, http.StatusServiceUnavailable, fmt.Sprintf("not ready: %v\n", err))
+		return
 	}
 	plain(w, http.StatusOK, "ready\n")
 }
