@@ -66,7 +66,7 @@ func (s *Server) handler() (http.Handler, error) {
 	}
 	mux.HandleFunc("GET /{$}", s.startPage)
 
-	guarded, err := guardOrigins(s.config.AllowedOrigins, readBodies(s.config.Auth.handler(s.endable(mux))))
+	guarded, err := guardOrigins(s.config.AllowedOrigins, readBodies(s.config.Auth.handler(explainCalls(s.endable(mux)))))
 	if err != nil {
 		return nil, err
 	}
