@@ -27,8 +27,8 @@ type Config struct {
 	// More addresses to serve the same on: those that clients of other systems expect, such as :8089 and :4317
 	// for clients of Aperture.
 	AlsoListen []string `json:"also_listen"`
-	// Group of this server: policies' selectors count whose agent_group is the same. Unset: this server is in
-	// every group.
+	// Group of this server: selectors of policies count if their agent_group is the same; that of a selector
+	// without one is "default". Unset: this server is in every group.
 	AgentGroup string `json:"agent_group"`
 	// Directory for everything that survives a restart: policies and their versions, the counts of
 	// limits, the key of flow tokens. Made if missing; one server at a time. Unset:

@@ -12,7 +12,8 @@ import (
 type Selector struct {
 	// Control point that the flow names, such as a feature of your code or "ingress".
 	ControlPoint string `json:"control_point" check:"required"`
-	// Group of agents the selector is for. One process alone takes part in every group.
+	// Group of servers the selector is for. A server that is in no group (agent_group of its configuration) takes part in
+	// every one.
 	AgentGroup string `json:"agent_group" default:"default"`
 	// Service the flow is for, compared as it is; "any" selects every flow, also those without a service.
 	Service string `json:"service" default:"any"`
