@@ -77,6 +77,7 @@ func runOptions(tree *ast.AST) []cel.ProgramOption {
 	options := []cel.ProgramOption{cel.EvalOptions(cel.OptOptimize)}
 	if costly(tree) {
 		options = append(options, cel.CostLimit(maxCost), cel.MemoryLimit(maxMemory), cel.InterruptCheckFrequency(100))
+		options = append(options, weighed()...)
 	}
 	return options
 }
@@ -117,6 +118,9 @@ func check(environment func() (*cel.Env, error), text string) (*cel.Env, *cel.As
 	}
 	checked, issues := env.Compile(text)
 	if issues == nil || issues.Err() == nil {
+		if problems := checkFormats(checked.NativeRep()); problems != nil {
+			return nil, nil, problems
+		}
 		return env, checked, nil
 	}
 	var problems Problems
