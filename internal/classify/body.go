@@ -30,8 +30,8 @@ func (r *Request) Truncated(limit int) (bool, error) {
 	return length > int64(len(r.Body)), err
 }
 
-// CheckJSON tells whether the text is JSON, and whether it is too much: more than 50,000 values, or numbers with
-// more than 1000 digits. It takes no memory.
+// CheckJSON tells whether the text is JSON, and whether it is too much: more than 50,000 values, numbers with
+// more than 1000 digits, or more than 200 levels. It takes no memory.
 func CheckJSON(text string) (valid, tooMuch bool) {
 	s := scanner{text: text}
 	valid = s.scan()

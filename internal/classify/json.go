@@ -31,7 +31,7 @@ type scanner struct {
 	pointers []extract.Pointer // at most maxPointers
 	found    []string          // by pointer: the text of the value; "": none
 	values   int               // how many values there are
-	hugest   int               // the largest exponent of a number, or its length
+	hugest   int               // the largest exponent of a number, or its length; MaxInt: it is nested too deep
 }
 
 // scan fills s.found and tells whether the text is JSON.
@@ -58,7 +58,11 @@ func (s *scanner) space() {
 // value reads one value. Those of the pointers in the set lead here, or through here.
 func (s *scanner) value(set uint64, depth int) bool {
 	s.space()
-	if s.pos == len(s.text) || depth > maxJSONDepth {
+	if depth > maxJSONDepth {
+		s.hugest = math.MaxInt // what follows is not looked at: it may be anything
+		return false
+	}
+	if s.pos == len(s.text) {
 		return false
 	}
 	s.values++

@@ -65,6 +65,9 @@ func (s *ruleset) Eval(in *classify.Input, out []classify.Label) ([]classify.Lab
 			continue
 		}
 		text, err := textOf(value.Value, s.bounds.MaxBodyBytes)
+		if errors.As(err, &refused) {
+			return out, &classify.Error{Code: refused.Code, Message: fmt.Sprintf("label %s: %s", l.Key, refused.Message)}
+		}
 		if err != nil {
 			return out, &classify.Error{Code: classify.CodeEvalFailed, Message: fmt.Sprintf("label %s: %v", l.Key, err)}
 		}
@@ -103,6 +106,9 @@ func textOf(v ast.Value, limit int) (string, error) {
 		return string(v), nil
 	case ast.Boolean, ast.Null:
 		return v.String(), nil
+	}
+	if heavy(v) {
+		return "", &classify.Error{Code: classify.CodeBounds, Message: "the value is too large"}
 	}
 	native, err := ast.JSON(v)
 	if err != nil {

@@ -36,19 +36,32 @@ var guards = map[string]func(text string) string{
 // the library's parser, and no recover helps then.
 var guard = sync.OnceFunc(func() {
 	for name, problem := range guards {
-		inner := topdown.GetBuiltin(name)
-		topdown.RegisterBuiltinFunc(name, func(b topdown.BuiltinContext, operands []*ast.Term, yield func(*ast.Term) error) error {
+		guardOne(name, func(operands []*ast.Term) string {
 			for _, o := range operands {
 				if text, ok := o.Value.(ast.String); ok {
 					if words := problem(string(text)); words != "" {
-						return topdown.Halt{Err: &classify.Error{Code: classify.CodeBounds, Message: name + ": " + words}}
+						return words
 					}
 				}
 			}
-			return inner(b, operands, yield)
+			return ""
 		})
 	}
+	for name, problem := range weighed {
+		guardOne(name, problem)
+	}
 })
+
+// guardOne asks problem before the built-in function runs.
+func guardOne(name string, problem func(operands []*ast.Term) string) {
+	inner := topdown.GetBuiltin(name)
+	topdown.RegisterBuiltinFunc(name, func(b topdown.BuiltinContext, operands []*ast.Term, yield func(*ast.Term) error) error {
+		if words := problem(operands); words != "" {
+			return topdown.Halt{Err: &classify.Error{Code: classify.CodeBounds, Message: name + ": " + words}}
+		}
+		return inner(b, operands, yield)
+	})
+}
 
 func atMost(limit int) func(string) string {
 	return func(text string) string {

@@ -40,6 +40,10 @@ const MaxModuleBytes = 64 << 10
 // refer to files and servers.
 var Forbidden = []string{"http.send", "json.match_schema", "json.verify_schema", "net.lookup_ip_addr", "opa.runtime"}
 
+// Unbounded are the built-in functions that modules cannot call because nothing bounds their time and memory: paths of
+// a graph grow with the factorial of its nodes, and templates have loops that cannot be interrupted.
+var Unbounded = []string{"graph.reachable_paths", "strings.render_template"}
+
 // Config of a Language.
 type Config struct {
 	// Concurrency is how many evaluations run at once; 0: GOMAXPROCS.
@@ -65,7 +69,7 @@ func New(c Config) *Language {
 func capabilities() *ast.Capabilities {
 	c := *ast.CapabilitiesForThisVersion()
 	c.Builtins = slices.DeleteFunc(slices.Clone(c.Builtins), func(b *ast.Builtin) bool {
-		return slices.Contains(Forbidden, b.Name)
+		return slices.Contains(Forbidden, b.Name) || slices.Contains(Unbounded, b.Name)
 	})
 	c.AllowNet = []string{} // no host for schemas
 	return &c
@@ -201,6 +205,8 @@ func fromErrors(err error) fielderr.List {
 		}
 		if name, ok := strings.CutPrefix(e.Message, "undefined function "); ok && slices.Contains(Forbidden, name) {
 			one.Hint = "classifiers cannot reach out of the process"
+		} else if ok && slices.Contains(Unbounded, name) {
+			one.Hint = "nothing bounds its time and memory"
 		}
 		list = append(list, one)
 	}
