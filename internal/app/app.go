@@ -299,7 +299,7 @@ func (p *parts) newServer() (*rpc.Server, error) {
 		return nil, err
 	}
 	seen := rpc.NewDiscoveryService(p.engine, p.directory)
-	if err := p.registry.Register(seen.Collector()); err != nil {
+	if err := errors.Join(p.registry.Register(seen.Collector()), p.registry.Register(p.access.auth.Collector())); err != nil {
 		return nil, err
 	}
 	config := rpc.ServerConfig{

@@ -11,9 +11,11 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 )
 
@@ -211,10 +213,11 @@ func identityOf(ctx context.Context) Identity {
 	return id
 }
 
-// Auth decides who may call what. It never changes, so it may be used concurrently.
+// Auth decides who may call what. The tokens never change; it may be used concurrently.
 type Auth struct {
 	open    bool
 	holders []holder
+	refused *refusals
 }
 
 type holder struct {
@@ -227,7 +230,7 @@ func NewAuth(credentials []Credential) (*Auth, error) {
 	if len(credentials) == 0 {
 		return nil, errors.New("auth: got no token, want at least one; to ask nobody for a token use OpenAuth")
 	}
-	a := &Auth{}
+	a := &Auth{refused: newRefusals()}
 	for _, c := range credentials {
 		if c.Token == "" || c.Role == RoleNone {
 			return nil, fmt.Errorf("auth: token %q: got no token or no role, want both", c.Name)
@@ -244,7 +247,10 @@ func NewAuth(credentials []Credential) (*Auth, error) {
 }
 
 // OpenAuth asks nobody for a token.
-func OpenAuth() *Auth { return &Auth{open: true} }
+func OpenAuth() *Auth { return &Auth{open: true, refused: newRefusals()} }
+
+// Collector returns the metric of refused calls, sluice_auth_refused_total.
+func (a *Auth) Collector() prometheus.Collector { return a.refused.counts }
 
 // Open tells whether nobody is asked for a token.
 func (a *Auth) Open() bool { return a.open }
@@ -340,6 +346,11 @@ func (a *Auth) authorizeGRPC(ctx context.Context, method string) (context.Contex
 	}
 	id, err := a.authorize(header, permissions[method])
 	if err != nil {
+		from := ""
+		if p, ok := peer.FromContext(ctx); ok {
+			from = p.Addr.String()
+		}
+		a.refused.note(method, from, header, err)
 		return nil, err
 	}
 	return context.WithValue(ctx, identityKey{}, id), nil
@@ -377,8 +388,10 @@ func (a *Auth) handler(next http.Handler) http.Handler {
 		if isForwardAuth(r.URL.Path) {
 			how = howProxiesAuthenticate
 		}
-		id, err := a.authorizeAs(credentialOf(r), pathPermission(r.URL.Path), how)
+		header := credentialOf(r)
+		id, err := a.authorizeAs(header, pathPermission(r.URL.Path), how)
 		if err != nil {
+			a.refused.note(r.URL.Path, r.RemoteAddr, header, err)
 			refuse(w, r, err)
 			return
 		}

@@ -3,11 +3,14 @@
 package rpc
 
 import (
+	"bytes"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -180,6 +183,35 @@ func TestWhereTokensGoIsTold(t *testing.T) {
 		if w.Code != http.StatusUnauthorized || !strings.Contains(w.Body.String(), want) {
 			t.Errorf("%s: got %d %s, want 401 with %s", path, w.Code, w.Body, want)
 		}
+	}
+}
+
+// TestRefusalsAreSeen holds that a proxy with a wrong token, which lets everything pass, can be found.
+func TestRefusalsAreSeen(t *testing.T) {
+	auth, err := NewAuth(testCredentials)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var log bytes.Buffer
+	auth.refused.log.Store(slog.New(slog.NewTextHandler(&log, nil)))
+	h := auth.handler(http.NotFoundHandler())
+	ask := func(path, header, value string) {
+		r := httptest.NewRequest(http.MethodPost, path, nil)
+		r.Header.Set(header, value)
+		h.ServeHTTP(httptest.NewRecorder(), r)
+	}
+	ask("/forward-auth/edge", "Sluice-Token", "s3cret-of-somebody")
+	ask("/v1/traces", "Authorization", "")
+	ask("/v1/metrics", "Authorization", "Bearer client-token-client-tok")
+	ask("/v1/traces", "Authorization", "Bearer client-token-client-tok") // may
+	_, _ = auth.authorizeGRPC(t.Context(), "/envoy.service.auth.v3.Authorization/Check")
+	for reason, want := range map[string]float64{"missing": 2, "unknown": 1, "role": 1} {
+		if got := testutil.ToFloat64(auth.refused.counts.WithLabelValues(reason)); got != want {
+			t.Errorf("%s: got %v, want %v", reason, got, want)
+		}
+	}
+	if text := log.String(); strings.Count(text, "\n") != 1 || !strings.Contains(text, "reason=unknown call=/forward-auth/edge") || strings.Contains(text, "s3cret") {
+		t.Errorf("logged %s, want one line about the first call, without its token", text)
 	}
 }
 

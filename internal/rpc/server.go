@@ -108,6 +108,7 @@ func NewServer(config ServerConfig) (*Server, error) {
 	if config.Logger == nil {
 		config.Logger = slog.New(slog.DiscardHandler)
 	}
+	config.Auth.refused.log.Store(config.Logger)
 	s := &Server{config: config, log: config.Logger, health: health.NewServer()}
 	s.grpc = s.newGRPC()
 	if err := checkPermissions(s.grpc); err != nil {
