@@ -4,7 +4,8 @@
 // one script and opens by saying what it shows. Besides the commands of testscript there are
 //
 //	serve ARGS…         start a server on a free port with the data directory $WORK/data and wait until it
-//	                    is ready; $SLUICE_SERVER is its address, $URL the same with http://
+//	                    is ready; $SLUICE_SERVER is its address, $URL the same with http://, and $ALSO
+//	                    the one of --also-listen
 //	stop                end it with SIGTERM and expect exit code 0
 //	kill9               end it with SIGKILL
 //	log PATTERN         expect the log of the server to match
@@ -115,7 +116,10 @@ func (s *server) text() string {
 
 func serverOf(ts *testscript.TestScript) *server { return ts.Value(serverKey{}).(*server) }
 
-var readyLine = regexp.MustCompile(`is ready: open (\S+)`)
+var (
+	readyLine   = regexp.MustCompile(`is ready: open (\S+)`)
+	alsoAddress = regexp.MustCompile(`also=\[([^] ]+)`)
+)
 
 func serve(ts *testscript.TestScript, neg bool, args []string) {
 	s := serverOf(ts)
@@ -154,6 +158,9 @@ func serve(ts *testscript.TestScript, neg bool, args []string) {
 		awaitReady(ts, u)
 		ts.Setenv("URL", u)
 		ts.Setenv("SLUICE_SERVER", strings.TrimPrefix(u, "http://"))
+		if m := alsoAddress.FindStringSubmatch(s.text()); m != nil {
+			ts.Setenv("ALSO", m[1])
+		}
 	case err := <-done:
 		s.process = nil
 		ts.Fatalf("serve: %v\n%s", err, s.text())
