@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"unicode/utf8"
 
 	"github.com/sluice-project/sluice/internal/label/extract"
 )
@@ -165,14 +166,19 @@ func (s *pathStep) run(in *Input, out []Label) ([]Label, *Error) {
 	return out, nil
 }
 
-// NewLabel makes a label with a value as classifiers give it: cut to its bounds, and sanitized.
+// NewLabel makes a label with a value as classifiers give it: cut to its bounds, valid UTF-8, and sanitized.
 func NewLabel(key, value string, telemetry bool, b Bounds) Label {
 	return Label{Key: key, Telemetry: telemetry}.with(value, b)
 }
 
-// with is the label with a value: cut to its bounds, and sanitized.
+// with is the label with a value: cut to its bounds, valid UTF-8, and sanitized. Bodies may have any bytes, and an answer
+// of gRPC with a label that is no UTF-8 would never be sent.
 func (l Label) with(value string, b Bounds) Label {
-	l.Value = Sanitize(cut(value, b.MaxValueBytes))
+	value = cut(value, b.MaxValueBytes)
+	if !utf8.ValidString(value) {
+		value = cut(strings.ToValidUTF8(value, "\uFFFD"), b.MaxValueBytes)
+	}
+	l.Value = Sanitize(value)
 	return l
 }
 

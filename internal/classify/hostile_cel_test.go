@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/sluice-project/sluice/internal/classify"
 )
@@ -59,4 +60,24 @@ func evalCEL(t *testing.T, text string, r *classify.Request) error {
 	}
 	_, err = set.Eval(&classify.Input{Request: r}, nil)
 	return err
+}
+
+// TestValuesAreText: whatever bytes a body has, the values of labels are UTF-8 and no longer than they may be.
+func TestValuesAreText(t *testing.T) {
+	for name, e := range map[string]classify.Extractor{
+		"from": {From: "request.http.body"}, "json": {JSON: &classify.JSON{From: "request.http.body"}}, "cel": {CEL: "request.body"},
+	} {
+		set, err := classify.Compile(classify.Spec{
+			Rules: []classify.Rule{{Label: "x", Extractor: e}}, Bounds: classify.Bounds{MaxValueBytes: 10},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, body := range []string{"[\"\xff\"]", "[\"\xff\xfe\", \"\x80\x80\x80\x80\x80\x80\x80\x80\x80\"]", "[\"ab\xe2\x82\"]"} {
+			labels, err := set.Eval(&classify.Input{Request: &classify.Request{Body: body}}, nil)
+			if err != nil || len(labels) != 1 || !utf8.ValidString(labels[0].Value) || len(labels[0].Value) > 10 {
+				t.Errorf("%s of %q: got %q, %v", name, body, labels, err)
+			}
+		}
+	}
 }
