@@ -76,7 +76,7 @@ func TestValuesAreText(t *testing.T) {
 		for _, body := range []string{"[\"\xff\"]", "[\"\xff\xfe\", \"\x80\x80\x80\x80\x80\x80\x80\x80\x80\"]", "[\"ab\xe2\x82\"]"} {
 			labels, err := set.Eval(&classify.Input{Request: &classify.Request{Body: body}}, nil)
 			if err != nil || len(labels) != 1 || !utf8.ValidString(labels[0].Value) || len(labels[0].Value) > 10 {
-				t.Errorf("%s of %q: got %q, %v", name, body, labels, err)
+				t.Errorf("%s of %q: got %+v, %v", name, body, labels, err)
 			}
 		}
 	}
