@@ -39,7 +39,7 @@ func (s previewService) PreviewFlowLabels(ctx context.Context, in *previewv1.Pre
 	err := s.d.preview(ctx, in, func(sample flow.Sample) int {
 		labels := make(map[string]string, len(sample.After))
 		for key, value := range sample.After {
-			labels[text(key)] = text(value)
+			labels[text(key)] = text(classify.ShowLabel(key, value))
 		}
 		one := &previewv1.PreviewFlowLabelsResponse_FlowLabels{Labels: labels}
 		size := sizeOf(one)
@@ -81,7 +81,7 @@ func sizeOf(m proto.Message) int {
 
 // requestInput is a request as classifiers see it.
 func requestInput(r *classify.Request) (*structpb.Struct, error) {
-	b, err := rego.InputJSON(r, mostOfBody)
+	b, err := rego.InputJSON(r.WithoutSecrets(), mostOfBody)
 	if err != nil {
 		return nil, err
 	}

@@ -108,7 +108,7 @@ var permissions = map[string]permission{
 	"/aperture.flowcontrol.check.v1.FlowControlService/FlowEnd":                        permitFlow,
 	"/aperture.flowcontrol.checkhttp.v1.FlowControlServiceHTTP/CheckHTTP":              permitFlow,
 	"/aperture.flowcontrol.preview.v1.FlowPreviewService/PreviewFlowLabels":            permitRead,
-	"/aperture.flowcontrol.preview.v1.FlowPreviewService/PreviewHTTPRequests":          permitRead,
+	"/aperture.flowcontrol.preview.v1.FlowPreviewService/PreviewHTTPRequests":          permitChange, // with bodies
 	"/aperture.flowcontrol.controlpoints.v1.FlowControlPointsService/GetControlPoints": permitRead,
 	"/aperture.discovery.entities.v1.EntitiesService/GetEntities":                      permitRead,
 	"/aperture.discovery.entities.v1.EntitiesService/GetEntityByIPAddress":             permitRead,
@@ -180,6 +180,8 @@ func pathPermission(path string) permission {
 		return permitOpen
 	case strings.HasPrefix(path, "/v1/info/"):
 		return permitAny
+	case strings.HasPrefix(path, "/v1/flowcontrol/preview/http_requests/"): // with bodies
+		return permitChange
 	case strings.HasPrefix(path, "/v1/"):
 		return permitRead
 	case path == "/metrics", strings.HasPrefix(path, "/api/v1/"):

@@ -17,6 +17,7 @@ import (
 
 	discoveryv1 "github.com/sluice-project/sluice/api/gen/sluice/discovery/v1"
 	"github.com/sluice-project/sluice/api/gen/sluice/discovery/v1/discoveryv1connect"
+	"github.com/sluice-project/sluice/internal/classify"
 	"github.com/sluice-project/sluice/internal/discovery"
 	"github.com/sluice-project/sluice/internal/flow"
 )
@@ -120,10 +121,8 @@ func toAPIPoint(p *flow.PointView) *discoveryv1.ControlPoint {
 	}
 	for i := range p.Labels {
 		l := &p.Labels[i]
-		if isPath(l.Key) {
-			for i, path := range l.Values {
-				l.Values[i] = showPath(path)
-			}
+		for i, value := range l.Values {
+			l.Values[i] = classify.ShowLabel(l.Key, value)
 		}
 		out.Labels = append(out.Labels, &discoveryv1.LabelSeen{
 			Key: l.Key, Values: l.Values, Distinct: int32(l.Distinct), AtLeast: l.AtLeast, Share: l.Share,

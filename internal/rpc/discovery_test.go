@@ -291,12 +291,12 @@ func TestSecretNames(t *testing.T) {
 	for name, want := range map[string]bool{
 		"authorization": true, "proxy-authorization": true, "cookie": true, "set-cookie": true, "x-api-key": true, "X_API_KEY": true, "apikey": true,
 		"x-auth-token": true, "accessToken": true, "access_token": true, "sluice-token": true, "x-amz-signature": true, "client_secret": true,
-		"sessionId": true, "password": true, "code": true, "id_token": true,
+		"sessionId": true, "password": true, "code": true, "id_token": true, "x-csrftoken": true, "idtoken": true,
 		"tokens": false, "x-prompt-tokens": false, "user": false, "content-type": false, "monkey": false, "author": false, "country-code": false,
 		"": false, "---": false, "keyboard": false, "user-agent": false, "\xff\x00": false, strings.Repeat("a", 1000): false,
 	} {
-		if got := secretName(name); got != want {
-			t.Errorf("secretName(%q) = %v, want %v", name, got, want)
+		if got := classify.IsSecret(name); got != want {
+			t.Errorf("IsSecret(%q) = %v, want %v", name, got, want)
 		}
 	}
 }
@@ -312,8 +312,8 @@ func TestShowPath(t *testing.T) {
 		"/a?token=":                "/a?token=",
 		"/a?token=x?token=y&code=": "/a?token=(hidden)&code=",
 	} {
-		if got := showPath(path); got != want {
-			t.Errorf("showPath(%q) = %q, want %q", path, got, want)
+		if got := classify.ShowPath(path); got != want {
+			t.Errorf("ShowPath(%q) = %q, want %q", path, got, want)
 		}
 	}
 }
@@ -355,7 +355,7 @@ func FuzzShow(f *testing.F) {
 	f.Fuzz(func(t *testing.T, path, header, value string) {
 		value += secret
 		one := &tapped{Sample: flow.Sample{
-			Before: map[string]string{headerLabel + header: value}, After: map[string]string{"http.target": path},
+			Before: map[string]string{"http.request.header." + header: value}, After: map[string]string{"http.target": path},
 			HTTP: &classify.Request{Path: path, Headers: map[string]string{header: value}},
 		}}
 		out := view{}.sample(one)
@@ -363,7 +363,7 @@ func FuzzShow(f *testing.F) {
 			t.Fatal("the request is not shown")
 		}
 		encoded(t, out)
-		if secretName(header) && !strings.Contains(header+path, secret) && strings.Contains(out.String(), secret) {
+		if classify.IsSecret(header) && !strings.Contains(header+path, secret) && strings.Contains(out.String(), secret) {
 			t.Fatalf("the value of %q is shown: %v", header, out)
 		}
 	})

@@ -4,7 +4,6 @@ package rpc
 
 import (
 	"context"
-	"fmt"
 	"maps"
 	"net/url"
 	"slices"
@@ -33,24 +32,13 @@ const (
 	maxShownMessage = 512
 )
 
-const headerLabel = "http.request.header."
-
-// isPath tells whether a label is the path of a request, with its query.
-func isPath(key string) bool { return key == "http.target" || key == "http.path" }
-
 // labels shows labels, those with the first keys if there are too many.
 func (v view) labels(all map[string]string) map[string]string {
 	keys := slices.Sorted(maps.Keys(all))
 	keys = keys[:min(len(keys), maxShownLabels)]
 	out := make(map[string]string, len(keys))
 	for _, key := range keys {
-		value := all[key]
-		if name, ok := strings.CutPrefix(key, headerLabel); ok {
-			value = showHeader(name, value)
-		} else if isPath(key) {
-			value = showPath(value)
-		}
-		out[cutText(key, maxShownKey)] = cutText(value, maxShownValue)
+		out[cutText(key, maxShownKey)] = cutText(classify.ShowLabel(key, all[key]), maxShownValue)
 	}
 	return out
 }
@@ -63,13 +51,13 @@ func (v view) request(r *classify.Request) *structpb.Struct {
 	headers := make(map[string]any, len(r.Headers))
 	names := slices.Sorted(maps.Keys(r.Headers))
 	for _, name := range names[:min(len(names), maxShownLabels)] {
-		headers[cutText(name, maxShownKey)] = cutText(showHeader(name, r.Headers[name]), maxShownValue)
+		headers[cutText(name, maxShownKey)] = cutText(classify.ShowHeader(name, r.Headers[name]), maxShownValue)
 	}
 	body := cutText(r.Body, maxShownBody)
 	if !v.bodies && body != "" {
-		body = hidden(r.Body)
+		body = classify.Hidden(r.Body)
 	}
-	path := cutText(showPath(r.Path), maxShownValue)
+	path := cutText(classify.ShowPath(r.Path), maxShownValue)
 	plain, query, _ := strings.Cut(path, "?")
 	parsed := map[string]any{}
 	if values, err := url.ParseQuery(query); err == nil {
@@ -122,66 +110,4 @@ func cutText(s string, most int) string {
 		s = s[:end] + "…"
 	}
 	return printableText(s)
-}
-
-func hidden(value string) string { return fmt.Sprintf("(hidden, %d bytes)", len(value)) }
-
-func showHeader(name, value string) string {
-	if secretName(name) {
-		return hidden(value)
-	}
-	if name == "referer" {
-		return showPath(value)
-	}
-	return value
-}
-
-// showPath hides the secrets in the query of a path.
-func showPath(path string) string {
-	at := strings.IndexByte(path, '?')
-	if at < 0 {
-		return path
-	}
-	query := path[at+1:]
-	parts := strings.FieldsFunc(query, func(r rune) bool { return r == '&' || r == ';' })
-	changed := false
-	for i, p := range parts {
-		name, value, _ := strings.Cut(p, "=")
-		if plain, err := url.QueryUnescape(name); value != "" && (err != nil || secretName(plain)) {
-			parts[i], changed = name+"=(hidden)", true
-		}
-	}
-	if !changed {
-		return path
-	}
-	return path[:at+1] + strings.Join(parts, "&")
-}
-
-// secretWords are words in the names of what is nobody's business. Their plurals are not: "tokens" is a cost.
-var secretWords = map[string]bool{
-	"authorization": true, "auth": true, "bearer": true, "cookie": true, "credential": true, "credentials": true, "jwt": true,
-	"passwd": true, "password": true, "pwd": true, "secret": true, "session": true, "sessionid": true, "sid": true, "sig": true,
-	"signature": true, "token": true, "apikey": true, "key": true,
-}
-
-// secretName tells whether a name, such as x-api-key or accessToken, is that of a secret.
-func secretName(name string) bool {
-	if name == "code" { // of OAuth
-		return true
-	}
-	word := make([]byte, 0, 32)
-	for i := 0; i <= len(name); i++ {
-		letter := i < len(name) && (name[i]|0x20 >= 'a' && name[i]|0x20 <= 'z' || name[i] >= '0' && name[i] <= '9')
-		hump := letter && i > 0 && name[i] <= 'Z' && name[i] >= 'A' && name[i-1] >= 'a'
-		if (!letter || hump) && len(word) > 0 {
-			if secretWords[string(word)] {
-				return true
-			}
-			word = word[:0]
-		}
-		if letter && len(word) < cap(word) {
-			word = append(word, name[i]|0x20)
-		}
-	}
-	return false
 }
