@@ -204,10 +204,10 @@ func discoverPoints(ctx context.Context, g *globals, r *remote, f discoverFlags)
 		var rows []string
 		for _, p := range list {
 			rows = append(rows, strings.Join([]string{
-				clean(p.Name), p.Type, number(p.FlowsPerSecond), number(p.DeniedPerSecond), fewOf(p.Services, 2), p.keys(),
+				cmp.Or(clean(p.Name), `""`), p.Type, number(p.FlowsPerSecond), number(p.DeniedPerSecond), fewOf(p.Services, 2), fewOf(p.Policies, 2), p.keys(),
 			}, "\t"))
 		}
-		table(g.env.Stdout, "CONTROL POINT\tTYPE\tFLOWS/S\tDENIED/S\tSERVICES\tLABELS", rows)
+		table(g.env.Stdout, "CONTROL POINT\tTYPE\tFLOWS/S\tDENIED/S\tSERVICES\tPOLICIES\tLABELS", rows)
 	})
 }
 

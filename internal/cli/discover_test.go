@@ -120,9 +120,9 @@ func serveDiscovery(t *testing.T) (*fakeDiscovery, []string) {
 func TestDiscover(t *testing.T) {
 	f, env := serveDiscovery(t)
 	code, out, errs := run(t, env, "discover")
-	want := `CONTROL POINT  TYPE     FLOWS/S  DENIED/S  SERVICES       LABELS
-ingress        http     1234     7         cart, shop +1  tier·[31m, http.method, http.request.header.cookie
-ingress-admin  feature  0        0         -              -
+	want := `CONTROL POINT  TYPE     FLOWS/S  DENIED/S  SERVICES       POLICIES  LABELS
+ingress        http     1234     7         cart, shop +1  gold      tier·[31m, http.method, http.request.header.cookie
+ingress-admin  feature  0        0         -              -         -
 `
 	if code != 0 || out != want {
 		t.Errorf("got %d %q %s, want\n%s", code, out, errs, want)
