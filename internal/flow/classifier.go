@@ -72,7 +72,7 @@ type classifier struct {
 type classifierCounts struct {
 	good     []stripedCount
 	bad      [classify.Codes]atomic.Uint64 // by classify.Code
-	panicked sync.Once                             // logged
+	panicked sync.Once                     // logged
 }
 
 type stripedCount struct {

@@ -60,9 +60,9 @@ type holding struct {
 	started limit.Instant
 	waited  time.Duration
 	stripe  int
-	flow    *Flow     // if flux meters should read it, and it is there
-	read    []reading // what flux meters have read already, if it is not
 	lead    cache.Lead
+	flow    *Flow      // if flux meters should read it, and it is there
+	token   *openToken // if it is not; it has what flux meters have read already
 }
 
 // longestWork bounds durations, so that a wrong one does not spoil sums.
@@ -74,7 +74,10 @@ func (e *Engine) end(h *holding, o *Outcome, wakes *Wakes) bool {
 	now := e.authority.Now()
 	age := max(0, now.Sub(h.started))
 	held := max(0, age-h.waited)
-	work := o.workTime(held)
+	work := held
+	if o.Duration > 0 || len(o.Attributes) > 0 {
+		work = o.workTime(held)
+	}
 	ok := true
 	for i := len(h.charges) - 1; i >= 0; i-- {
 		c := &h.charges[i]
@@ -90,10 +93,12 @@ func (e *Engine) end(h *holding, o *Outcome, wakes *Wakes) bool {
 		}
 	}
 	h.stats.ended(h.stripe, o.Failed, work)
-	if h.flow != nil || len(h.read) > 0 {
+	if h.flow != nil || h.token != nil {
 		h.observe(o, work, age)
 	}
-	e.leave(h.lead, now, wakes)
+	if h.lead != 0 {
+		e.leave(h.lead, now, wakes)
+	}
 	wakes.Run()
 	return ok
 }

@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -94,7 +93,7 @@ func New(cfg Config) (*Engine, error) {
 	e.nonce.init()
 	e.rates.times[0], e.rates.reads = e.opened, 1
 	e.pool.New = func() any {
-		f := &Flow{stripe: int(e.stripe.Add(1)) & (stripes - 1), dice: rand.Uint32() | 1}
+		f := &Flow{stripe: int(e.stripe.Add(1)) & (stripes - 1), unseen: gap()}
 		f.values, f.bits, f.charges = f.valueBuf[:0], f.bitsBuf[:0], f.chargeBuf[:0]
 		return f
 	}

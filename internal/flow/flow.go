@@ -3,9 +3,10 @@
 // Package flow is the data plane: it decides one flow at a time.
 //
 // Policies are compiled into one immutable snapshot behind an atomic pointer: control point → selectors
-// → stages in a fixed order. Before them, classifiers make labels of what flows of HTTP requests carry. A flow sees one snapshot from start to end. The first denial wins, and
-// every stage passed before undoes what it charged, in reverse order, before the answer is given.
-// Limiters live as long as their id does, so that their counts and queues survive edits.
+// → stages in a fixed order. Before them, classifiers make labels of what flows of HTTP requests carry. A flow
+// sees one snapshot from start to end. The first denial wins, and every stage passed before undoes what it
+// charged, in reverse order, before the answer is given. Limiters live as long as their id does, so that their
+// counts and queues survive edits.
 //
 // A decision allocates nothing when it admits, takes no global lock, and costs one look-up per label
 // that a policy of its control point reads.
@@ -107,9 +108,9 @@ type Flow struct {
 	waiter   sched.Waiter
 	listener Listener
 	wakes    Wakes
-	stripe   int    // of counters; flows of one core share it, mostly, because pools are per core
-	dice     uint32 // see roll
-	counted  bool   // in the control point's waiting figure
+	stripe   int   // of counters; flows of one core share it, mostly, because pools are per core
+	unseen   int32 // flows until one is looked at; see notice
+	counted  bool  // in the control point's waiting figure
 
 	mu        sync.Mutex   // guards what Cancel and Resume share
 	waitingAt waitingPlace // nil: nowhere
@@ -202,7 +203,9 @@ func (e *Engine) Begin(ctx context.Context, r *Request, listener Listener) (f *F
 	}
 	f.snap = e.snapshot.Load()
 	if f.resolve(r) { // else the verdict says why not
-		f.notice(r)
+		if f.unseen--; f.unseen <= 0 || f.watched(r) {
+			f.notice(r)
+		}
 		if !f.run(now, nil) {
 			return f, true
 		}
@@ -246,7 +249,7 @@ func (f *Flow) resolve(r *Request) bool {
 
 func (f *Flow) sizeTo(p *controlPoint) {
 	f.values = sized(f.values, len(p.keys))
-	f.bits = sized(f.bits, (p.bits()+63)/64)
+	f.bits = sized(f.bits, p.words)
 	clear(f.bits)
 	f.next = 0
 }
@@ -290,28 +293,27 @@ func (f *Flow) run(now limit.Instant, wakes *sched.Wakes) (decided bool) {
 		}
 	}
 	if f.lookup != nil && f.lookup.state != lookupDone {
-		res := f.runTo(p.cacheAt, now, wakes)
-		if res == stagePassed {
-			res = f.lookUp(now, wakes)
-		}
-		switch res {
-		case stageDenied:
-			return true
-		case stageWaits:
-			return false
-		case stageEnough:
-			f.admit(p.selected(f.bits))
-			return true
+		if res := f.runToCaches(now, wakes); res != stagePassed {
+			return res != stageWaits
 		}
 	}
-	switch f.runTo(len(p.stages), now, wakes) {
-	case stageDenied:
-		return true
-	case stageWaits:
-		return false
+	if res := f.runTo(len(p.stages), now, wakes); res != stagePassed {
+		return res != stageWaits
 	}
 	f.admit(f.next > 0)
 	return true
+}
+
+// runToCaches decides the stages before the caches are asked, and asks them. A flow that needs no more is admitted.
+func (f *Flow) runToCaches(now limit.Instant, wakes *sched.Wakes) stageResult {
+	res := f.runTo(f.point.cacheAt, now, wakes)
+	if res == stagePassed {
+		res = f.lookUp(now, wakes)
+	}
+	if res == stageEnough {
+		f.admit(f.point.selected(f.bits))
+	}
+	return res
 }
 
 // admit sets the verdict; matched tells whether a stage selects the flow.
@@ -679,6 +681,14 @@ func (f *Flow) Free() {
 	if f.waiter.Resumer != nil {
 		f.waiter = sched.Waiter{}
 	}
+	if f.class != nil || f.lookup != nil {
+		f.freeParts()
+	}
+	e.pool.Put(f)
+}
+
+// freeParts frees what few flows have.
+func (f *Flow) freeParts() {
 	if f.class != nil {
 		f.class.free()
 		f.class = nil
@@ -687,7 +697,6 @@ func (f *Flow) Free() {
 		f.lookup.free()
 		f.lookup = nil
 	}
-	e.pool.Put(f)
 }
 
 // Abort hands back everything an admitted flow was charged, because it will not run after all, and

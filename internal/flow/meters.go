@@ -173,8 +173,10 @@ func (h *holding) observe(o *Outcome, work, age time.Duration) {
 	if h.flow != nil {
 		h.flow.observeEnd(&e)
 	}
-	for i := range h.read {
-		h.read[i].observe(h.stripe, &e)
+	if h.token != nil {
+		for i := range h.token.read {
+			h.token.read[i].observe(h.stripe, &e)
+		}
 	}
 }
 

@@ -5,12 +5,15 @@ package flow
 import (
 	"cmp"
 	"maps"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 	"unicode/utf8"
+
+	"github.com/sluice-project/sluice/internal/limit"
 )
 
 // PointView is what is known about a control point that flows have passed.
@@ -47,10 +50,11 @@ type LabelView struct {
 }
 
 // Bounds on what is remembered of the flows of a control point. The first flows are looked at one by one, and of
-// the others one in sampleEvery.
+// the others one in sampleEvery, but not more often than every samplePause.
 const (
 	firstSamples     = 64
-	sampleEvery      = 64 // a power of two
+	sampleEvery      = 64 // on average
+	samplePause      = time.Millisecond
 	maxSeenServices  = 32
 	maxSeenKeys      = 64
 	maxSeenValues    = 16
@@ -69,6 +73,7 @@ type pointSeen struct {
 
 	mu       sync.Mutex
 	samples  uint64
+	pause    limit.Instant // end of the pause after the last one
 	services []string
 	keys     map[string]*keySeen
 }
@@ -80,28 +85,33 @@ type keySeen struct {
 	more        bool     // than values
 }
 
+// watched tells whether somebody has to see a flow that begins, besides those that are looked at from time to time.
+func (f *Flow) watched(r *Request) bool {
+	seen := &f.point.stats.seen
+	return !seen.warm.Load() || r.HTTP != nil && !seen.http.Load() || f.engine.taps.Load() != nil
+}
+
 // notice lets whoever watches see a flow that begins.
 func (f *Flow) notice(r *Request) {
+	seen := &f.point.stats.seen
 	if taps := f.engine.taps.Load(); taps != nil {
 		f.show(r, *taps)
 	}
-	seen := &f.point.stats.seen
 	if r.HTTP != nil && !seen.http.Load() {
 		seen.http.Store(true)
 	}
-	if f.roll() || !seen.warm.Load() {
+	due := f.unseen <= 0
+	if due {
+		f.unseen = gap()
+	}
+	if due || !seen.warm.Load() {
 		f.remember(r, seen)
 	}
 }
 
-// roll is true once in sampleEvery times, at random, because flows may come in a pattern. The generator is
-// xorshift32 (G. Marsaglia, Xorshift RNGs, 2003).
-func (f *Flow) roll() bool {
-	f.dice ^= f.dice << 13
-	f.dice ^= f.dice >> 17
-	f.dice ^= f.dice << 5
-	return f.dice&(sampleEvery-1) == 0
-}
+// gap is how many flows pass until one is looked at: sampleEvery on average, and at random, because flows may come in
+// a pattern.
+func gap() int32 { return 1 + rand.Int32N(2*sampleEvery-1) }
 
 // remember adds a flow to the sample. It waits for nobody: when another flow is being added, this one is not.
 func (f *Flow) remember(r *Request, seen *pointSeen) {
@@ -109,6 +119,10 @@ func (f *Flow) remember(r *Request, seen *pointSeen) {
 		return
 	}
 	defer seen.mu.Unlock()
+	if f.started < seen.pause && seen.samples >= firstSamples {
+		return
+	}
+	seen.pause = f.started.Add(samplePause)
 	if seen.samples++; seen.samples >= firstSamples && !seen.warm.Load() {
 		seen.warm.Store(true)
 	}

@@ -161,7 +161,8 @@ func TestSampleIsFair(t *testing.T) {
 	e := newEngine(t)
 	const n = 64_000
 	for i := range n {
-		start(e, fmt.Sprint("cp", i%4)).Free()
+		r := Request{ControlPoint: fmt.Sprint("cp", i%4), Now: limit.Instant(i+1) * limit.Instant(samplePause)}
+		e.Start(t.Context(), &r).Free()
 	}
 	for i := range 4 {
 		samples := e.pointStats(fmt.Sprint("cp", i)).seen.samples

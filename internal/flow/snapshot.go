@@ -38,10 +38,8 @@ type controlPoint struct {
 	ramps       int          // how many of them, at the beginning, admit flows in ramp mode
 	cacheAt     int          // how many of them come before the caches are asked
 	gauges      []gauge      // flux meters; selected by the bits that follow those of the stages
+	words       int          // of the bit set that a flow needs
 }
-
-// bits is how many a flow needs.
-func (p *controlPoint) bits() int { return max(len(p.classifiers), len(p.stages)+len(p.gauges)) }
 
 // matcher finds what selects a flow. Selectors with an equality are found by it; the others are tried one by one.
 type matcher struct {
@@ -185,6 +183,7 @@ func (p *publication) point(name string) *controlPoint {
 		late.add(spec.Selectors, len(b.stages)+len(b.gauges))
 		b.gauges = append(b.gauges, g)
 	}
+	b.words = (max(len(b.classifiers), len(b.stages)+len(b.gauges)) + 63) / 64
 	return b.controlPoint
 }
 

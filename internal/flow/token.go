@@ -216,8 +216,10 @@ func (e *Engine) EndToken(token []byte, o *Outcome) (EndResult, error) {
 		slots = slots || c.slot != 0
 	}
 	h := holding{
-		stats: t.stats, charges: t.charges, started: t.started, waited: t.waited, stripe: t.stripe(), read: t.read,
-		lead: t.lead,
+		stats: t.stats, charges: t.charges, started: t.started, waited: t.waited, stripe: t.stripe(), lead: t.lead,
+	}
+	if len(t.read) > 0 {
+		h.token = t
 	}
 	if !e.end(&h, o, &t.wakes) && slots {
 		return Expired, nil
