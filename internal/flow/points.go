@@ -5,6 +5,7 @@ package flow
 import (
 	"cmp"
 	"maps"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -110,8 +111,10 @@ func (f *Flow) notice(r *Request) {
 }
 
 // gap is how many flows pass until one is looked at: sampleEvery on average, and at random, because flows may come in
-// a pattern.
-func gap() int32 { return 1 + rand.Int32N(2*sampleEvery-1) }
+// a pattern. It is geometric, which has no memory, because Flows that are pooled may get lost at any time.
+func gap() int32 {
+	return 1 + int32(math.Log(1-rand.Float64())/math.Log1p(-1.0/sampleEvery))
+}
 
 // remember adds a flow to the sample. It waits for nobody: when another flow is being added, this one is not.
 func (f *Flow) remember(r *Request, seen *pointSeen) {
