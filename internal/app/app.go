@@ -215,7 +215,7 @@ func (p *parts) build(ctx context.Context) (err error) {
 		return err
 	}
 	p.catalog, err = document.NewCatalog(document.Config{
-		Store: p.store, Compiler: Compiler{Classifiers: bounds(c.Classifiers)}, Publisher: &publisher{engine: p.engine, runtime: p.runtime, log: p.log},
+		Store: p.store, Compiler: Compiler{Classifiers: bounds(c.Classifiers), AgentGroup: c.AgentGroup}, Publisher: &publisher{engine: p.engine, runtime: p.runtime, log: p.log},
 		Logger: p.log, Registerer: p.registry, NoDirectory: c.PolicyDir == "",
 		MaxPolicies: int(c.Limits.MaxPolicies), KeptVersions: int(c.Limits.KeptVersions),
 	})

@@ -10,6 +10,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -34,6 +36,9 @@ var modules = sync.OnceValue(func() *rego.Language { return rego.New(rego.Config
 type Compiler struct {
 	// Classifiers bounds one evaluation of a classifier; zero values are the defaults.
 	Classifiers classify.Bounds
+	// AgentGroup is the group of this server; "": it is in every group. Parts of policies that are for other groups
+	// get a warning.
+	AgentGroup string
 }
 
 var _ document.Compiler = Compiler{}
@@ -88,8 +93,45 @@ func (k Compiler) Compile(src document.Source) (*document.Compiled, error) {
 	if err != nil {
 		return nil, document.Invalid(document.Problem{File: src.File, Path: "resources.flow_control.classifiers", Message: err.Error()})
 	}
+	k.warnOfGroups(out, &work, src.File)
 	out.Value = work
 	return out, nil
+}
+
+// warnOfGroups warns of parts that select nothing here, because they are for other groups of agents.
+func (k Compiler) warnOfGroups(out *document.Compiled, work *compiled, file string) {
+	if k.AgentGroup == "" {
+		return
+	}
+	warn := func(path string, selectors []flow.Selector) (text string) {
+		var others []string
+		for _, s := range selectors {
+			if s.AgentGroup == "" || s.AgentGroup == k.AgentGroup {
+				return ""
+			}
+			if name := strconv.Quote(s.AgentGroup); !slices.Contains(others, name) {
+				others = append(others, name)
+			}
+		}
+		text = fmt.Sprintf("selects no flow on this server, which is in the agent group %q: its selectors are for %s (set agent_group in the selectors)",
+			k.AgentGroup, strings.Join(others, ", "))
+		out.Warnings = append(out.Warnings, document.Problem{File: file, Path: path, Message: text, Warning: true})
+		return text
+	}
+	for _, l := range work.limiters {
+		text := warn(l.Component, l.Selectors)
+		for i := range out.Components {
+			if c := &out.Components[i]; text != "" && c.ID == l.Component && c.Status == control.Running {
+				c.Status = text
+			}
+		}
+	}
+	for _, m := range work.meters {
+		warn("resources.flow_control.flux_meters."+m.Name, m.Selectors)
+	}
+	for _, c := range work.classifiers {
+		warn(fmt.Sprintf("resources.flow_control.classifiers[%d]", c.Index), c.Selectors)
+	}
 }
 
 // compiled is what a policy asks of both planes.
