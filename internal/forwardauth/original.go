@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"net/textproto"
-	"net/url"
 	"strconv"
 	"strings"
 
@@ -41,8 +40,8 @@ func (s *settings) original(r *http.Request) *classify.Request {
 	if s.byOriginal {
 		out.Method = h.Get("X-Original-Method")
 		out.Path = h.Get("X-Original-Uri")
-		if u, err := url.Parse(h.Get("X-Original-Url")); err == nil && u.Host != "" {
-			out.Scheme, out.Host, out.Path = u.Scheme, u.Host, u.RequestURI()
+		if scheme, host, path, ok := cutURL(h.Get("X-Original-Url")); ok {
+			out.Scheme, out.Host, out.Path = scheme, host, path
 		}
 		out.Source = address(h.Get("X-Real-Ip"))
 	} else {
@@ -57,6 +56,24 @@ func (s *settings) original(r *http.Request) *classify.Request {
 	}
 	readBody(r, out)
 	return out
+}
+
+// cutURL takes a URL apart as the proxy put it together: $scheme://$http_host$request_uri. What the client wrote is
+// not parsed, because a path that is no good URL must not make the request one without a path.
+func cutURL(text string) (scheme, host, path string, ok bool) {
+	scheme, rest, ok := strings.Cut(text, "://")
+	if !ok {
+		return "", "", "", false
+	}
+	end := strings.IndexAny(rest, "/?#")
+	if end < 0 {
+		return scheme, rest, "/", rest != ""
+	}
+	host, path = rest[:end], rest[end:]
+	if path, _, _ = strings.Cut(path, "#"); !strings.HasPrefix(path, "/") {
+		path = "/" + path
+	}
+	return scheme, host, path, host != ""
 }
 
 // readBody takes the beginning of a body, if one came.

@@ -43,6 +43,16 @@ func TestOriginal(t *testing.T) {
 			[]string{"X-Original-Uri", "/z", "X-Original-Method", "GET", "X-Forwarded-Uri", "/no"},
 			described{Method: "GET", Path: "/z"},
 		},
+		{
+			"no good URL", "?from=original",
+			[]string{"X-Original-Url", "http://shop.example/order?a=%zz#%zz"},
+			described{Method: "POST", Scheme: "http", Host: "shop.example", Path: "/order?a=%zz"},
+		},
+		{
+			"a host alone", "?from=original",
+			[]string{"X-Original-Url", "http://shop.example?a"},
+			described{Method: "POST", Scheme: "http", Host: "shop.example", Path: "/?a"},
+		},
 		{"nothing", "", nil, described{Method: "POST"}},
 		{"only the other family", "", []string{"X-Original-Url", "http://other.example/x", "X-Real-Ip", "192.0.2.7"}, described{Method: "POST"}},
 		{
