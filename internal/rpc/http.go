@@ -23,7 +23,7 @@ import (
 )
 
 // handler is everything that is served by HTTP. From the outside in: count, recover from panics, keep
-// other web sites out, read the body, ask for a token.
+// other web sites out, ask for a token, read the body: a stranger's takes no memory.
 func (s *Server) handler() (http.Handler, error) {
 	mux := http.NewServeMux()
 	options := []connect.HandlerOption{connect.WithReadMaxBytes(maxBody), JSONOptions()}
@@ -66,7 +66,7 @@ func (s *Server) handler() (http.Handler, error) {
 	}
 	mux.HandleFunc("GET /{$}", s.startPage)
 
-	guarded, err := guardOrigins(s.config.AllowedOrigins, readBodies(s.config.Auth.handler(explainCalls(s.endable(mux)))))
+	guarded, err := guardOrigins(s.config.AllowedOrigins, s.config.Auth.handler(readBodies(explainCalls(s.endable(mux)))))
 	if err != nil {
 		return nil, err
 	}

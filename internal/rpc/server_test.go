@@ -237,6 +237,30 @@ func TestPreflight(t *testing.T) {
 	}
 }
 
+// TestStrangersSendNothing: whoever has no token is told so before a body is read, which would take memory.
+func TestStrangersSendNothing(t *testing.T) {
+	auth, err := NewAuth(testCredentials)
+	if err != nil {
+		t.Fatal(err)
+	}
+	address, _ := running(t, testServer(t, ServerConfig{Auth: auth}))
+	conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	_ = conn.SetDeadline(time.Now().Add(10 * time.Second)) // TCP has deadlines
+	_, err = io.WriteString(conn, "POST /sluice.flow.v1.FlowService/Start HTTP/1.1\r\nHost: localhost\r\n"+
+		"Content-Type: application/json\r\nContent-Length: 4000000\r\n\r\n{")
+	if err != nil {
+		t.Fatal(err)
+	}
+	line := make([]byte, len("HTTP/1.1 401"))
+	if _, err := io.ReadFull(conn, line); err != nil || string(line) != "HTTP/1.1 401" {
+		t.Errorf("got %q, %v, want 401 at once", line, err)
+	}
+}
+
 // TestTokens asks over every protocol with and without a token.
 func TestTokens(t *testing.T) {
 	auth, err := NewAuth(testCredentials)
