@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"math"
+	"sync/atomic"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -122,16 +123,23 @@ func (d *Door) preview(ctx context.Context, in *previewv1.PreviewRequest, show f
 		service = ""
 	}
 	samples := make(chan flow.Sample, mostPending)
+	var pending atomic.Int64 // bytes
 	stop := d.engine.Tap(in.ControlPoint, service, match, math.MaxInt32, func(s flow.Sample) {
-		select {
-		case samples <- s:
-		default: // nobody who decides a flow waits here
+		bytes := int64(s.Bytes())
+		if now := pending.Add(bytes); now <= mostBytes || now == bytes {
+			select {
+			case samples <- s:
+				return
+			default: // nobody who decides a flow waits here
+			}
 		}
+		pending.Add(-bytes)
 	})
 	defer stop()
 	for left, room := in.Samples, mostBytes; left > 0 && room > 0; {
 		select {
 		case s := <-samples:
+			pending.Add(-int64(s.Bytes()))
 			if n := show(s); n > 0 {
 				left--
 				room -= n

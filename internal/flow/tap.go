@@ -22,6 +22,27 @@ type Sample struct {
 	HTTP *classify.Request
 }
 
+// Bytes is how much memory the texts of the sample take at most, so that whoever keeps samples can bound them.
+func (s *Sample) Bytes() int {
+	n := textBytes(s.Before)
+	if s.HTTP != nil {
+		n += len(s.HTTP.Body) + len(s.HTTP.Path) + textBytes(s.HTTP.Headers)
+	}
+	for key, value := range s.After {
+		if before, ok := s.Before[key]; !ok || len(before) != len(value) {
+			n += len(key) + len(value)
+		}
+	}
+	return n
+}
+
+func textBytes(m map[string]string) (n int) {
+	for key, value := range m {
+		n += len(key) + len(value)
+	}
+	return n
+}
+
 // MaxTaps bounds how many taps there can be at once: each costs the flows that it watches copies of their labels.
 const MaxTaps = 16
 

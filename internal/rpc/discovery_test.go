@@ -169,6 +169,45 @@ func TestPreviewFilters(t *testing.T) {
 }
 
 // TestPreviewSlowClient: flows do not wait for a client that reads slowly. What it misses is counted.
+// TestPreviewMemory: what waits for a client that does not read takes little memory, however large requests are.
+func TestPreviewMemory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSeen(t, nil)
+		read := make(chan struct{})
+		end := make(chan error, 1)
+		n := 0
+		go func() {
+			end <- s.preview(t.Context(), &discoveryv1.PreviewFlowsRequest{ControlPoint: "ingress", Samples: 10}, func(*discoveryv1.PreviewFlowsResponse) error {
+				<-read
+				n++
+				return nil
+			})
+		}()
+		synctest.Wait()
+		large := func() flow.Request {
+			r := s.request("ann")
+			r.HTTP.Body = strings.Repeat("x", previewBytes-1<<20)
+			return r
+		}
+		for range 10 {
+			s.pass(large())
+			synctest.Wait()
+		}
+		close(read)
+		synctest.Wait()
+		if n != 2 || s.missed.Load() != 8 { // one in the hand of the client, one that waits
+			t.Errorf("%d large flows were shown and %d missed, want 2 and 8", n, s.missed.Load())
+		}
+		for range 8 { // and afterwards there is room again
+			s.pass(large())
+			synctest.Wait()
+		}
+		if err := <-end; err != nil || n != 10 {
+			t.Errorf("got %d flows, %v, want 10", n, err)
+		}
+	})
+}
+
 func TestPreviewSlowClient(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSeen(t, nil)

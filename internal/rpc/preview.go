@@ -5,6 +5,7 @@ package rpc
 import (
 	"context"
 	"math"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -23,12 +24,15 @@ const (
 	defaultSamples = 10
 	maxSamples     = 1_000
 	previewBuffer  = 64 // samples that wait for a client; more are missed
+	// previewBytes is how much memory these may take; one more of any size is taken when none waits.
+	previewBytes = 4 << 20
 )
 
 // tapped is a flow with the time at which it began.
 type tapped struct {
 	flow.Sample
-	at time.Time
+	at    time.Time
+	bytes int64
 }
 
 // preview sends flows as they come until there are enough or ctx ends.
@@ -47,12 +51,18 @@ func (s *DiscoveryService) preview(ctx context.Context, in *discoveryv1.PreviewF
 		return tooManyPreviews()
 	}
 	seen := make(chan tapped, previewBuffer)
+	var waiting atomic.Int64 // bytes
 	stop := s.engine.Tap(in.ControlPoint, in.Service, filter, math.MaxInt, func(one flow.Sample) {
-		select {
-		case seen <- tapped{one, time.Now()}:
-		default: // nobody who decides a flow waits for a client
-			s.missed.Add(1)
+		bytes := int64(one.Bytes())
+		if now := waiting.Add(bytes); now <= previewBytes || now == bytes {
+			select {
+			case seen <- tapped{one, time.Now(), bytes}:
+				return
+			default: // nobody who decides a flow waits for a client
+			}
 		}
+		waiting.Add(-bytes)
+		s.missed.Add(1)
 	})
 	defer stop()
 	v := viewOf(ctx)
@@ -61,6 +71,7 @@ func (s *DiscoveryService) preview(ctx context.Context, in *discoveryv1.PreviewF
 		case <-ctx.Done():
 			return status.FromContextError(ctx.Err()).Err()
 		case one := <-seen:
+			waiting.Add(-one.bytes)
 			if err := send(v.sample(&one)); err != nil {
 				return err
 			}
