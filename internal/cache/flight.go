@@ -225,6 +225,17 @@ func (s *shard) sweepLocked(c *Cache, now limit.Instant) {
 	}
 }
 
+// sweep forgets the flights of all shards whose lead has run out and for which nobody waits.
+func (c *Cache) sweep() {
+	now := c.cfg.Now()
+	for i := range c.shards {
+		s := &c.shards[i]
+		s.mu.Lock()
+		s.sweepLocked(c, now)
+		s.mu.Unlock()
+	}
+}
+
 // endLocked forgets a flight. Those who wait are still in its list.
 func (s *shard) endLocked(c *Cache, f *flight) {
 	f.gone = true

@@ -164,6 +164,7 @@ func (m collector) Collect(ch chan<- prometheus.Metric) {
 	send := func(d *prometheus.Desc, kind prometheus.ValueType, v float64) {
 		ch <- prometheus.MustNewConstMetric(d, kind, v)
 	}
+	c.sweep()
 	send(descGaveUp, prometheus.CounterValue, float64(c.counts.gaveUp.Load()))
 	send(descPassed, prometheus.CounterValue, float64(c.counts.passed.Load()))
 	send(descRanOut, prometheus.CounterValue, float64(c.counts.ranOut.Load()))
