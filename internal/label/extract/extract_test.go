@@ -85,7 +85,7 @@ func TestTemplates(t *testing.T) {
 		"/users/7": "user", "/users/7?x=/a/b": "user", "users/7/": "user", "/users/me": "me", "/users/7/orders/9": "below a user",
 		"/users": "other", "/usersx/7": "other", "/static": "static", "/static/": "static", "/static/a/b": "static",
 		"/": "root", "": "root", "//": "root", "/?a": "root", "/x": "other", "/a/b/c/d": "two", "/a/b/c/d/e": "other", "/a/b//d": "two",
-		"/static?": "static", "/staticx": "other",
+		"/static?": "static", "/staticx": "other", "/users/7#/a": "user", "/users/7#?": "user",
 	} {
 		if got, ok := templates.Match(path); !ok || got != want {
 			t.Errorf("%q: got %q %v, want %q", path, got, ok, want)

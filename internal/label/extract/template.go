@@ -106,7 +106,7 @@ func NewTemplates(values map[string]string) (*Templates, error) {
 
 // Match finds the value for a path, whose query and outer slashes do not count. It does not allocate.
 func (t *Templates) Match(path string) (value string, ok bool) {
-	if i := strings.IndexByte(path, '?'); i >= 0 {
+	if i := strings.IndexAny(path, "?#"); i >= 0 { // servers that take a fragment pass over it
 		path = path[:i]
 	}
 	path = strings.Trim(path, "/")
