@@ -70,9 +70,18 @@ func ShowPath(path string) string {
 
 // secretWords are words in the names of what is nobody's business. Their plurals are not: "tokens" is a cost.
 var secretWords = map[string]bool{
-	"authorization": true, "auth": true, "bearer": true, "cookie": true, "credential": true, "credentials": true, "jwt": true,
+	"authorization": true, "bearer": true, "cookie": true, "credential": true, "credentials": true, "jwt": true,
 	"passwd": true, "password": true, "pwd": true, "secret": true, "session": true, "sessionid": true, "sid": true, "sig": true,
 	"signature": true, "token": true, "apikey": true, "key": true,
+}
+
+// aboutAuth are last words of names with the word "auth" that tell about who asks, or how that was found out, and are no
+// secrets: x-auth-request-email, x-envoy-auth-partial-body. With any other last word, such a name is that of a secret.
+var aboutAuth = map[string]bool{
+	"allowed": true, "body": true, "date": true, "email": true, "group": true, "groups": true, "id": true, "level": true,
+	"method": true, "mode": true, "provider": true, "realm": true, "redirect": true, "result": true, "role": true, "roles": true,
+	"scheme": true, "scope": true, "scopes": true, "status": true, "time": true, "type": true, "uri": true, "url": true,
+	"user": true, "username": true, "version": true,
 }
 
 // IsSecret tells whether a name, such as x-api-key or accessToken, is that of a secret.
@@ -80,6 +89,7 @@ func IsSecret(name string) bool {
 	if name == "code" { // of OAuth
 		return true
 	}
+	auth, about := false, false
 	word := make([]byte, 0, 32)
 	for i := 0; i <= len(name); i++ {
 		letter := i < len(name) && (name[i]|0x20 >= 'a' && name[i]|0x20 <= 'z' || name[i] >= '0' && name[i] <= '9')
@@ -88,13 +98,14 @@ func IsSecret(name string) bool {
 			if secretWords[string(word)] || secretEnd(word) {
 				return true
 			}
+			auth, about = auth || string(word) == "auth", aboutAuth[string(word)]
 			word = word[:0]
 		}
 		if letter && len(word) < cap(word) {
 			word = append(word, name[i]|0x20)
 		}
 	}
-	return false
+	return auth && !about
 }
 
 // secretEnd finds secrets whose name is written as one word, such as csrftoken.

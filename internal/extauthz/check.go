@@ -25,6 +25,7 @@ func (c checks) Check(ctx context.Context, in *authv3.CheckRequest) (*authv3.Che
 	r := d.request(ctx, in.GetAttributes())
 	if r.ControlPoint == "" {
 		d.counts.check(checkNoControlPoint)
+		d.unnamed.note(ctx, d.log)
 		return nil, status.Error(codes.InvalidArgument, "missing control-point: name it in the initial_metadata of Envoy's "+
 			"grpc_service, or in the context_extensions of the route, with the key control-point")
 	}

@@ -39,9 +39,10 @@ type Config struct {
 
 // Door answers Envoy. It may be used concurrently.
 type Door struct {
-	config Config
-	log    *slog.Logger
-	counts counts
+	config  Config
+	log     *slog.Logger
+	counts  counts
+	unnamed unnamed
 }
 
 // New makes a door to the engine.

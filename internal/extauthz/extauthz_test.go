@@ -5,6 +5,7 @@ package extauthz
 import (
 	"bytes"
 	"context"
+	"log/slog"
 	"net"
 	"slices"
 	"strings"
@@ -144,8 +145,16 @@ func admitsThenDenies(t *testing.T) {
 	if got := header(denied.Headers, "retry-after"); got != "3600" {
 		t.Errorf("retry-after: got %q, want 3600", got)
 	}
-	if !strings.HasPrefix(denied.Body, "policy p, rate limiter root.0, account user:ann: 1 token asked, 0 left") || !strings.HasSuffix(denied.Body, "\n") {
-		t.Errorf("body: got %q, want the verdict's sentence", denied.Body)
+	if denied.Body != "Too many requests. Retry in 3600 s.\n" || header(denied.Headers, "content-type") != "text/plain; charset=utf-8" {
+		t.Errorf("got the body %q and %v, want a sentence for the public", denied.Body, denied.Headers)
+	}
+	if want := "policy p, rate limiter root.0, account user:ann: 1 token asked, 0 left"; !strings.HasPrefix(out.Status.Message, want) {
+		t.Errorf("the message for Envoy is %q, want %s", out.Status.Message, want)
+	}
+	in.Attributes.Request.Http.Headers["accept"] = "application/json"
+	denied = check(t, d, t.Context(), in).GetDeniedResponse()
+	if !strings.Contains(denied.Body, `"reason":"rate_limited"`) || header(denied.Headers, "content-type") != "application/problem+json" {
+		t.Errorf("for a program: got the body %q and %v, want problem+json", denied.Body, denied.Headers)
 	}
 	if token := out.DynamicMetadata.GetFields()[tokenKey]; token != nil {
 		t.Errorf("a denied request has the token %v", token)
@@ -155,7 +164,7 @@ func admitsThenDenies(t *testing.T) {
 		t.Errorf("another user: got %v, want OK", out)
 	}
 	wantCount(t, d, "sluice_extauthz_checks_total", "admitted", 2)
-	wantCount(t, d, "sluice_extauthz_checks_total", "denied", 1)
+	wantCount(t, d, "sluice_extauthz_checks_total", "denied", 2)
 }
 
 func TestControlPointComesFromMetadataThenExtensions(t *testing.T) {
@@ -196,6 +205,34 @@ func TestControlPointComesFromMetadataThenExtensions(t *testing.T) {
 	if out := check(t, d, t.Context(), asked("label.user", "a", "control-point", "other")); out.GetDeniedResponse() != nil {
 		t.Errorf("what is named wins over the default: got %v, want OK", out)
 	}
+}
+
+// TestNoControlPointIsLogged holds that an Envoy that lets everything pass, because nothing tells us the control point,
+// can be found, and that it does not fill the log.
+func TestNoControlPointIsLogged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		d := New(Config{Engine: newEngine(t), Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		ask := func(want int, more string) {
+			t.Helper()
+			if _, err := (checks{d}).Check(t.Context(), asked()); status.Code(err) != codes.InvalidArgument {
+				t.Fatalf("got %v, want InvalidArgument", err)
+			}
+			text := strings.TrimSpace(log.String())
+			last := text[strings.LastIndexByte(text, '\n')+1:]
+			if n := strings.Count(log.String(), "\n"); n != want || !strings.Contains(last, "level=WARN") ||
+				!strings.Contains(last, "Envoy names no control point") || !strings.HasSuffix(last, "more_before="+more) {
+				t.Fatalf("got %d lines, the last %q, want %d, the last with more_before=%s", n, last, want, more)
+			}
+		}
+		ask(1, "0")
+		ask(1, "0")
+		time.Sleep(unnamedLogInterval - 1)
+		ask(1, "0")
+		time.Sleep(1)
+		ask(2, "2")
+		check(t, d, t.Context(), asked("control-point", "cp"))
+	})
 }
 
 func TestServicesAreThoseOfEnvoyThenOfTheDestination(t *testing.T) {

@@ -31,12 +31,14 @@ func (d *Door) response(f *flow.Flow, r *flow.Request, metadata *structpb.Struct
 		return out
 	}
 	d.counts.check(checkDenied)
-	message := strings.ToValidUTF8(v.Message(), "�")
-	// Aperture answers Unavailable for every denial; Envoy tells its client the HTTP status.
-	out.Status = &rpcstatus.Status{Code: int32(codes.Unavailable), Message: message}
+	// Aperture answers Unavailable for every denial; Envoy tells its client the HTTP status and the body only.
+	out.Status = &rpcstatus.Status{Code: int32(codes.Unavailable), Message: strings.ToValidUTF8(v.Message(), "�")}
+	kind, body := v.ClientBody(flow.WantsJSON(r.HTTP.Headers["accept"]))
+	headers = d.addHeader(headers, "content-type", kind, corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD)
+	headers = d.addHeader(headers, "x-content-type-options", "nosniff", corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD)
 	out.HttpResponse = &authv3.CheckResponse_DeniedResponse{DeniedResponse: &authv3.DeniedHttpResponse{
 		Status:  &typev3.HttpStatus{Code: typev3.StatusCode(v.HTTPStatus())}, //nolint:gosec // three digits
-		Headers: headers, Body: message + "\n",
+		Headers: headers, Body: string(body),
 	}}
 	return out
 }

@@ -3,8 +3,6 @@
 package forwardauth
 
 import (
-	"encoding/json"
-	"math"
 	"net/http"
 	"strconv"
 	"strings"
@@ -46,18 +44,7 @@ func printable(text string) string {
 	}, strings.ToValidUTF8(text, "�"))
 }
 
-// problem is a denial for programs (RFC 9457).
-type problem struct {
-	Type       string  `json:"type"`
-	Title      string  `json:"title"`
-	Status     int     `json:"status"`
-	Detail     string  `json:"detail"`
-	Reason     string  `json:"reason"`
-	RetryAfter float64 `json:"retry_after_seconds,omitempty"`
-}
-
-// deny answers what the client of the proxy shall see. The public has no business with the names of policies and
-// accounts, so they are not in the body.
+// deny answers what the client of the proxy shall see.
 func deny(w http.ResponseWriter, r *http.Request, v *flow.Verdict, status int) {
 	h := w.Header()
 	h[headerVerdict] = denied
@@ -69,41 +56,10 @@ func deny(w http.ResponseWriter, r *http.Request, v *flow.Verdict, status int) {
 	} else {
 		h.Set(headerStatus, strconv.Itoa(own))
 	}
-	var body []byte
-	if strings.Contains(r.Header.Get("Accept"), "json") {
-		h.Set("Content-Type", "application/problem+json")
-		body, _ = json.Marshal(&problem{ // cannot fail: the numbers are finite
-			Type: "about:blank", Title: http.StatusText(own), Status: own, Detail: sentence(v),
-			Reason: v.Reason.String(), RetryAfter: v.RetryAfter.Seconds(),
-		})
-		body = append(body, '\n')
-	} else {
-		h.Set("Content-Type", "text/plain; charset=utf-8")
-		h.Set("X-Content-Type-Options", "nosniff")
-		body = []byte(sentence(v) + "\n")
-	}
+	kind, body := v.ClientBody(flow.WantsJSON(r.Header.Get("Accept")))
+	h.Set("Content-Type", kind)
+	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(status)
 	_, _ = w.Write(body) // the proxy has gone
-}
-
-// sentence says to the public why.
-func sentence(v *flow.Verdict) string {
-	text := "The service is busy."
-	switch v.Reason {
-	case flow.RateLimited:
-		text = "Too many requests."
-	case flow.ConcurrencyLimited:
-		text = "Too many requests are in progress."
-	case flow.TooLarge:
-		text = "The request asks for more than is ever allowed at once."
-	case flow.NotSampled:
-		text = "This is not available to everybody yet."
-	case flow.InvalidRequest:
-		text = "The request cannot be judged: " + v.Detail + "."
-	}
-	if v.RetryAfter > 0 {
-		text += " Retry in " + strconv.FormatFloat(math.Ceil(v.RetryAfter.Seconds()), 'f', 0, 64) + " s."
-	}
-	return text
 }

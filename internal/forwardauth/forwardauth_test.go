@@ -117,6 +117,11 @@ func TestProblemForPrograms(t *testing.T) {
 		resp.Header.Get("Content-Type") != "application/problem+json" {
 		t.Errorf("got %d with %v", resp.StatusCode, resp.Header)
 	}
+	type problem struct {
+		Type, Title, Detail, Reason string
+		Status                      int
+		RetryAfter                  float64 `json:"retry_after_seconds"`
+	}
 	var got problem
 	text := body(t, resp)
 	if err := json.Unmarshal([]byte(text), &got); err != nil {

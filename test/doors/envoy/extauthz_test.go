@@ -86,8 +86,13 @@ func TestExtAuthzLimitsByHeader(t *testing.T) {
 	}
 	got := envoy.get("/", "x-user", "ann")
 	if got.status != 429 || got.header.Get("Retry-After") != "10" || got.header.Get("RateLimit") == "" ||
-		!strings.HasPrefix(got.body, "policy per-user, rate limiter ") {
-		t.Errorf("request 6: got %+v, want 429 with Retry-After, RateLimit and the reason", got)
+		got.body != "Too many requests. Retry in 10 s.\n" || got.header.Get("Content-Type") != "text/plain; charset=utf-8" {
+		t.Errorf("request 6: got %+v, want 429 with Retry-After, RateLimit and a sentence", got)
+	}
+	got = envoy.get("/", "x-user", "ann", "accept", "application/json")
+	if got.status != 429 || got.header.Get("Content-Type") != "application/problem+json" || !strings.Contains(got.body, `"reason":"rate_limited"`) ||
+		strings.Contains(got.body, "per-user") {
+		t.Errorf("for a program: got %+v, want 429 with problem+json that names no policy", got)
 	}
 	for _, user := range []string{"bob", ""} {
 		if got := envoy.get("/", "x-user", user); got.status != 200 {
@@ -217,7 +222,7 @@ func TestExtAuthzQueues(t *testing.T) {
 	go ask()
 	<-arrived
 	got := envoy.get("/") // waits for a slot, as long as Envoy waits for an answer
-	if got.status != 503 || !strings.Contains(got.body, "policy queue, concurrency scheduler ") {
+	if got.status != 503 || !strings.HasPrefix(got.body, "The service is busy.") {
 		t.Errorf("waited in vain: got %+v, want 503 from Sluice, not from Envoy's time-out", got)
 	}
 	go ask()
