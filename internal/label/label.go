@@ -9,6 +9,7 @@ package label
 
 import (
 	"regexp"
+	"regexp/syntax"
 	"slices"
 )
 
@@ -33,7 +34,7 @@ const (
 	Not              // the negation of Of[0]
 	Exists           // the label Key is present
 	In               // the label Key is present and its value is one of Texts
-	Match            // the label Key is present and Regex finds a match in its value (unanchored)
+	Match            // the label Key is present and Regex finds a match in its value (unanchored), or the beginning of a long one
 	Run              // Program says so
 )
 
@@ -112,6 +113,7 @@ type Predicate struct {
 	slot  int
 	texts []string
 	regex *regexp.Regexp
+	most  int // bytes of a value that regex looks at
 	of    []Predicate
 
 	program Program
@@ -123,6 +125,9 @@ func (e Expr) Bind(slot func(key string) int) Predicate {
 	p := Predicate{op: e.Op, texts: slices.Clone(e.Texts), regex: e.Regex, program: e.Program}
 	if e.Key != "" {
 		p.slot = slot(e.Key)
+	}
+	if e.Regex != nil {
+		p.most = mostOf(e.Regex)
 	}
 	if e.Program != nil {
 		for _, key := range e.Program.Keys() {
@@ -168,7 +173,27 @@ func (p *Predicate) Match(v Values) bool {
 	case In:
 		return slices.Contains(p.texts, v[p.slot].Text)
 	case Match:
-		return p.regex.MatchString(v[p.slot].Text)
+		text := v[p.slot].Text
+		return p.regex.MatchString(text[:min(len(text), p.most)])
 	}
 	return false
+}
+
+// The time of a match is at worst the length of the text by the size of the expression's program, and nothing
+// interrupts it: of a value that is too long for its expression only the beginning is looked at.
+const (
+	maxMatchWork = 4_000_000 // 60 ms at worst
+	leastMatched = 4096
+)
+
+func mostOf(r *regexp.Regexp) int {
+	parsed, err := syntax.Parse(r.String(), syntax.Perl)
+	if err != nil {
+		return leastMatched
+	}
+	program, err := syntax.Compile(parsed.Simplify())
+	if err != nil {
+		return leastMatched
+	}
+	return max(leastMatched, maxMatchWork/len(program.Inst))
 }

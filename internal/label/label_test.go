@@ -4,7 +4,9 @@ package label
 
 import (
 	"regexp"
+	"strings"
 	"testing"
+	"time"
 )
 
 func bindAB(e Expr) Predicate {
@@ -65,5 +67,23 @@ func TestMatchDoesNotAllocate(t *testing.T) {
 	v := Values{{"x", true}, {"z", true}}
 	if n := testing.AllocsPerRun(100, func() { p.Match(v) }); n != 0 {
 		t.Errorf("%v allocations, want 0", n)
+	}
+}
+
+// TestLongValue: however long a value is and however hard an expression, a match ends soon.
+func TestLongValue(t *testing.T) {
+	long := Values{{Text: strings.Repeat("a", 4<<20), Present: true}}
+	slot := func(string) int { return 0 }
+	hard := Expr{Op: Match, Key: "a", Regex: regexp.MustCompile("(.{1,1000}q)$")}.Bind(slot)
+	start := time.Now()
+	if hard.Match(long) {
+		t.Error("it matches")
+	}
+	if took := time.Since(start); took > 3*time.Second {
+		t.Errorf("it took %s", took)
+	}
+	easy := Expr{Op: Match, Key: "a", Regex: regexp.MustCompile("b$")}.Bind(slot)
+	if v := (Values{{Text: strings.Repeat("a", 100_000) + "b", Present: true}}); !easy.Match(v) {
+		t.Error("an easy expression does not see the end of 100 KB")
 	}
 }
