@@ -31,6 +31,10 @@ type checkResult struct {
 	WaitedSeconds     float64         `json:"waited_seconds"`
 	HTTPStatus        int32           `json:"http_status"`
 	Decisions         []checkDecision `json:"decisions,omitempty"` // with --explain
+	// Of HTTP requests: the labels that classifiers made, and headers for the request and the response.
+	DerivedLabels   map[string]string `json:"derived_labels,omitempty"`
+	RequestHeaders  map[string]string `json:"request_headers,omitempty"`
+	ResponseHeaders map[string]string `json:"response_headers,omitempty"`
 }
 
 type checkDecision struct {
@@ -54,6 +58,7 @@ type checkFlags struct {
 	timeout  time.Duration
 	hold     time.Duration
 	explain  bool
+	http     httpFlags
 }
 
 func newCheck(g *globals) *cobra.Command {
@@ -64,12 +69,15 @@ func newCheck(g *globals) *cobra.Command {
 		Long: `Start one flow at a control point, print the verdict and why, and end the flow.
 
 The flow is a real one: it takes tokens, waits in queues and shows up in the metrics.
+With --http it is that of an HTTP request, with its labels and those that classifiers
+make, which are printed, too.
 The exit code is 0 when it was admitted, 3 when it was denied, and 1 when there is no
 verdict because of an error.`,
 		Example: `  sluice check checkout --label user_id=alice --label tier=paid
   sluice check llm-prompt --label tokens=1200 --timeout 30s --explain
   sluice check export --hold 10s        # keep its slot for a while
-  sluice check checkout --output json | jq .retry_after_seconds`,
+  sluice check checkout --output json | jq .retry_after_seconds
+  sluice check api --http 'POST /graphql' -H 'content-type: application/json' --body @query.json`,
 		Args: exactArgs(1, "the name of a control point"),
 		RunE: func(c *cobra.Command, args []string) error { return runCheck(c.Context(), g, args[0], f) },
 	}
@@ -78,6 +86,7 @@ verdict because of an error.`,
 	c.Flags().DurationVar(&f.timeout, "timeout", 5*time.Second, "longest time to wait in queues; 0 does not wait")
 	c.Flags().DurationVar(&f.hold, "hold", 0, "how long to keep an admitted flow before ending it")
 	c.Flags().BoolVar(&f.explain, "explain", false, "also print what every limiter decided")
+	f.http.add(c.Flags())
 	return c
 }
 
@@ -120,27 +129,51 @@ func runCheck(ctx context.Context, g *globals, point string, f checkFlags) error
 	if err := checkOutput(g.output); err != nil {
 		return err
 	}
+	request, err := f.http.request(g.env)
+	if err != nil {
+		return err
+	}
 	r, err := g.connect()
 	if err != nil {
 		return err
 	}
 	waiting, cancel := context.WithTimeout(ctx, f.timeout+answerGrace)
 	defer cancel()
-	got, err := r.flows.Start(waiting, connect.NewRequest(&flowv1.StartRequest{
+	result, token, err := r.check(waiting, &flowv1.StartRequest{
 		ControlPoint: point, Labels: labels, Services: f.services, Explain: f.explain,
 		QueueTimeout: durationpb.New(f.timeout),
-	}))
+	}, request)
 	if err != nil {
 		return r.explain(err)
 	}
-	result := fromVerdict(point, got.Msg)
 	if err := show(g.env.Stdout, g.output, result, func() { result.write(g.env.Stdout) }); err != nil {
 		return err
 	}
 	if result.Verdict != "admit" {
 		return exitCode(exitDeny)
 	}
-	return r.finish(ctx, got.Msg.Token, f.hold)
+	return r.finish(ctx, token, f.hold)
+}
+
+// check asks about a flow, or about an HTTP request if there is one.
+func (r *remote) check(ctx context.Context, in *flowv1.StartRequest, request *flowv1.HTTPAttributes) (out checkResult, token []byte, err error) {
+	if request == nil {
+		got, err := r.flows.Start(ctx, connect.NewRequest(in))
+		if err != nil {
+			return checkResult{}, nil, err
+		}
+		return fromVerdict(in.ControlPoint, got.Msg), got.Msg.Token, nil
+	}
+	got, err := r.flows.CheckHTTP(ctx, connect.NewRequest(&flowv1.CheckHTTPRequest{
+		ControlPoint: in.ControlPoint, Request: request, Labels: in.Labels, Services: in.Services,
+		QueueTimeout: in.QueueTimeout, Explain: in.Explain,
+	}))
+	if err != nil {
+		return checkResult{}, nil, err
+	}
+	out = fromVerdict(in.ControlPoint, got.Msg.Verdict)
+	out.DerivedLabels, out.RequestHeaders, out.ResponseHeaders = got.Msg.DerivedLabels, got.Msg.RequestHeaders, got.Msg.ResponseHeaders
+	return out, got.Msg.Verdict.Token, nil
 }
 
 // finish ends an admitted flow, also when the user does not want to hold it any longer.
@@ -188,6 +221,9 @@ func (r checkResult) write(w io.Writer) {
 	if r.WaitedSeconds > 0 {
 		fmt.Fprintf(w, "  waited %s\n", seconds(r.WaitedSeconds))
 	}
+	writePairs(w, "label", "=", r.DerivedLabels)
+	writePairs(w, "request header", ": ", r.RequestHeaders)
+	writePairs(w, "response header", ": ", r.ResponseHeaders)
 	if len(r.Decisions) == 0 {
 		return
 	}

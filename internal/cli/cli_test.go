@@ -39,6 +39,16 @@ type fakeFlows struct {
 	asked  *flowv1.StartRequest
 	header http.Header
 	ended  int
+	http   *flowv1.CheckHTTPRequest
+}
+
+func (f *fakeFlows) CheckHTTP(_ context.Context, in *connect.Request[flowv1.CheckHTTPRequest]) (*connect.Response[flowv1.CheckHTTPResponse], error) {
+	f.http = in.Msg
+	return connect.NewResponse(&flowv1.CheckHTTPResponse{
+		Verdict: f.answer, DerivedLabels: map[string]string{"operation": "mutation"},
+		RequestHeaders:  map[string]string{"baggage": "operation=mutation"},
+		ResponseHeaders: map[string]string{"RateLimit": `"p";r=4;t=1`},
+	}), nil
 }
 
 func (f *fakeFlows) Start(_ context.Context, in *connect.Request[flowv1.StartRequest]) (*connect.Response[flowv1.StartResponse], error) {
@@ -81,6 +91,28 @@ func TestCheckAdmits(t *testing.T) {
 	}
 	if _, _, _ = run(t, []string{"SLUICE_SERVER=" + url, "SLUICE_TOKEN=secret"}, "check", "door", "--token", "other"); f.header.Get("Authorization") != "Bearer other" {
 		t.Errorf("--token does not win over SLUICE_TOKEN: %q", f.header.Get("Authorization"))
+	}
+}
+
+func TestCheckHTTP(t *testing.T) {
+	f := &fakeFlows{answer: &flowv1.StartResponse{Verdict: "admit", Reason: "admitted", Message: "admitted", Token: []byte("t")}}
+	file := filepath.Join(t.TempDir(), "query.json")
+	if err := os.WriteFile(file, []byte(`{"query": "mutation"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	code, out, errs := run(t, nil, "check", "api", "--server", serveFake(t, f), "--http", "post http://shop.example/graphql?a=b",
+		"-H", "Content-Type: application/json", "-H", "x-user:ann", "-H", "X-User: bob", "--body", "@"+file, "-l", "k=v")
+	want := "ADMIT: admitted\n  label operation=mutation\n  request header baggage: operation=mutation\n  response header RateLimit: \"p\";r=4;t=1\n"
+	if code != 0 || errs != "" || out != want || f.ended != 1 {
+		t.Errorf("got %d %q %q, ended %d, want %q", code, out, errs, f.ended, want)
+	}
+	r := f.http.Request
+	if r.Method != "POST" || r.Path != "/graphql?a=b" || r.Host != "shop.example" || r.Scheme != "http" || string(r.Body) != `{"query": "mutation"}` ||
+		*r.Size != 21 || r.Headers["x-user"] != "ann, bob" || f.http.Labels["k"] != "v" {
+		t.Errorf("asked %v", f.http)
+	}
+	if code, _, _ = run(t, nil, "check", "api", "--server", serveFake(t, f), "--http", "/cart"); code != 0 || f.http.Request.Method != "GET" {
+		t.Errorf("got %d, asked %v, want GET", code, f.http)
 	}
 }
 
@@ -152,6 +184,10 @@ func TestUsageErrors(t *testing.T) {
 		{"check", "a", "-l", "k=\xff"},
 		{"check", "a", "-l", "=v"},
 		{"check", "a", "--timeout", "-1s"},
+		{"check", "a", "--body", "x"},
+		{"check", "a", "--http", "GET nowhere"},
+		{"check", "a", "--http", "/", "-H", "x"},
+		{"check", "a", "--http", "/", "--body", "@/does/not/exist"},
 		{"policy", "nope"},
 		{"policy", "get"},
 		{"policy", "apply"},
