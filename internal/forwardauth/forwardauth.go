@@ -7,8 +7,10 @@
 // that came from and went to is in further headers, which the proxy adds (see original). The answer is 2xx, and
 // the request goes on, or it is the denial that the client shall get.
 //
-// Nothing that a client can send changes how it is judged. What is to be decided and how is in the URL, which only the
-// configuration of the proxy writes (see settings); headers that begin with Sluice- count only if the URL names them.
+// Nothing that a client can send changes how it is judged, but baggage. What is to be decided and how is in the URL,
+// which only the configuration of the proxy writes (see settings); headers that begin with Sluice- count only if the URL
+// names them. The header baggage makes labels, as it does at every door: proxies at the edge take it from requests of
+// strangers.
 package forwardauth
 
 import (
