@@ -54,7 +54,9 @@ func (s *settings) original(r *http.Request) *classify.Request {
 	if out.Source.Text == "" {
 		out.Source = address(hop(h["X-Forwarded-For"], s.hops))
 	}
-	readBody(r, out)
+	if readBody(r, out); s.size > 0 {
+		out.Size = int64(s.size)
+	}
 	return out
 }
 

@@ -126,6 +126,27 @@ func TestBody(t *testing.T) {
 	}
 }
 
+// TestSize: a proxy that sends the beginning of a body can say how long the body is.
+func TestSize(t *testing.T) {
+	d := &Door{}
+	u, err := url.Parse("/forward-auth/shop?size=100000")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := d.settingsOf(u)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := s.original(httptest.NewRequest(http.MethodPost, "/", strings.NewReader("hello")))
+	if cut, err := got.Truncated(1 << 20); got.Size != 100_000 || got.Body != "hello" || !cut || err != nil {
+		t.Errorf("got %q of %d bytes, truncated is %v, %v, want hello of 100000, truncated", got.Body, got.Size, cut, err)
+	}
+	u.RawQuery = "size=-1"
+	if _, err := d.settingsOf(u); err == nil {
+		t.Error("a negative size was taken")
+	}
+}
+
 type broken struct{}
 
 func (broken) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }

@@ -22,6 +22,7 @@ import (
 //	label.tier=free               a label with this value
 //	service=shop                  a service of the flow; may be given several times
 //	deny_status=403               the status of all denials, with the real one in Sluice-Status
+//	size=100000                   the length of the body, when only its beginning comes with the question
 //	expect_end=true               the answer has a token, with which POST /forward-auth/end tells how it went
 type settings struct {
 	point      string
@@ -32,6 +33,7 @@ type settings struct {
 	labels     map[string]string
 	services   []string
 	denyStatus int // 0: the real one
+	size       int // 0: what comes with the question is all
 	expectEnd  bool
 }
 
@@ -41,6 +43,7 @@ const (
 	mostHops       = 16
 	mostNamed      = 64
 	mostServices   = 64
+	mostSize       = 1 << 50
 )
 
 // settingsOf reads a URL. The error tells people who configure a proxy what is wrong.
@@ -98,11 +101,13 @@ func (s *settings) set(name string, values []string) (err error) {
 		s.named, err = names(value)
 	case "deny_status":
 		s.denyStatus, err = number(value, 400, 599)
+	case "size":
+		s.size, err = number(value, 0, mostSize)
 	case "expect_end":
 		s.expectEnd, err = oneOf(value, "false", "true")
 	default:
 		return fmt.Errorf("is not a setting; expected one of control_point, deny_status, expect_end, from, hops, " +
-			"label.NAME, labels, service, timeout")
+			"label.NAME, labels, service, size, timeout")
 	}
 	return err
 }
