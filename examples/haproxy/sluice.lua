@@ -20,7 +20,13 @@ local settings = {
   timeout = tonumber(setting("TIMEOUT", "1")),       -- seconds until Sluice counts as down
   queue_timeout = setting("QUEUE_TIMEOUT", "250ms"), -- how long a request may wait in queues; less than timeout
   fail = setting("FAIL", "open"), -- what happens when Sluice is down: requests pass; closed: they are answered with 503
+  body = setting("BODY", "off"), -- on: send the beginning of bodies, for classifiers; needs http-request wait-for-body
+  body_bytes = tonumber(setting("BODY_BYTES", "65536")), -- how much of a body; no more than Sluice reads
 }
+if (settings.body ~= "on" and settings.body ~= "off") or not settings.body_bytes or settings.body_bytes < 1
+  or settings.body_bytes > 65536 or settings.body_bytes % 1 ~= 0 then
+  error("sluice: want on or off as SLUICE_BODY, and a whole number from 1 to 65536 as SLUICE_BODY_BYTES")
+end
 if not settings.port or not settings.timeout or (settings.fail ~= "open" and settings.fail ~= "closed") then
   error("sluice: want numbers as SLUICE_PORT and SLUICE_TIMEOUT, and open or closed as SLUICE_FAIL")
 end
@@ -30,7 +36,7 @@ local ours = {
   ["host"] = true, ["connection"] = true, ["keep-alive"] = true, ["te"] = true, ["trailer"] = true, ["upgrade"] = true,
   ["transfer-encoding"] = true, ["content-length"] = true, ["proxy-connection"] = true, ["expect"] = true,
   ["x-forwarded-method"] = true, ["x-forwarded-proto"] = true, ["x-forwarded-host"] = true, ["x-forwarded-uri"] = true,
-  ["x-forwarded-for"] = true,
+  ["x-forwarded-for"] = true, ["x-envoy-auth-partial-body"] = true,
 }
 
 -- question makes the head of a question. Lists of HAProxy begin with 0.
@@ -56,9 +62,18 @@ local function question(txn)
   return table.concat(lines, "\r\n")
 end
 
+-- beginning returns what is sent of a body, and how long the body is. HAProxy has no more of it than fits into a buffer.
+local function beginning(txn)
+  if settings.body ~= "on" then
+    return "", 0
+  end
+  local text = txn.sf:req_body()
+  return text:sub(1, settings.body_bytes), math.max(txn.f:req_body_size() or 0, #text)
+end
+
 -- ask sends a request and returns the status, the headers and the body of the answer, or nil and why there is none.
 -- Sockets of HAProxy cannot be kept for the next request.
-local function ask(first, head)
+local function ask(first, head, text)
   local sock = core.tcp()
   sock:settimeout(settings.timeout)
   local ok, err = sock:connect(settings.host, settings.port)
@@ -68,7 +83,7 @@ local function ask(first, head)
   if settings.token ~= "" then
     head = head .. "\r\nsluice-token: " .. settings.token
   end
-  sock:send(first .. " HTTP/1.1\r\nhost: " .. settings.host .. "\r\nconnection: close\r\n" .. head .. "\r\n\r\n")
+  sock:send(first .. " HTTP/1.1\r\nhost: " .. settings.host .. "\r\nconnection: close\r\n" .. head .. "\r\n\r\n" .. text)
   local line = sock:receive("*l")
   local status = line and tonumber(line:match("^HTTP/1%.1 (%d+)"))
   if not status then
@@ -110,7 +125,11 @@ end
 
 core.register_action("sluice_check", { "http-req" }, function(txn, control_point)
   local path = "/forward-auth/" .. control_point .. "?expect_end=true&timeout=" .. settings.queue_timeout
-  local status, headers, body = ask("GET " .. path, question(txn))
+  local head, text, size = question(txn), beginning(txn)
+  if text ~= "" then
+    head, path = head .. "\r\ncontent-length: " .. #text, path .. "&size=" .. size
+  end
+  local status, headers, body = ask((text == "" and "GET " or "POST ") .. path, head, text)
   local verdict = status and headers["sluice-verdict"]
   if verdict ~= "admit" and verdict ~= "deny" then
     complain((status and "no verdict, status " .. status or headers) .. (settings.fail == "open" and ": requests pass" or ""))
@@ -135,7 +154,7 @@ end, 1)
 -- tell runs beside the request, which does not wait for it.
 local function tell(token, answered)
   local head = "content-length: 0\r\nsluice-flow-token: " .. token .. "\r\nsluice-status: " .. answered
-  local status, err = ask("POST /forward-auth/end", head)
+  local status, err = ask("POST /forward-auth/end", head, "")
   if status ~= 204 then
     complain("the end of a request got lost: " .. (status and "status " .. status or err))
   end

@@ -21,6 +21,8 @@ local settings = {
   timeout = 1,          -- seconds until Sluice counts as down
   fail_open = true,     -- what happens then: requests pass, or are answered with 503
   keepalive = 32,       -- idle connections of a worker
+  body = false,         -- true: send the beginning of bodies, for classifiers; nginx then reads bodies before it asks
+  body_bytes = 65536,   -- how much of a body; at most 1048576
 }
 
 -- What a worker has yet to tell Sluice, and how many timers are about it. Both are bounded: slots whose end gets lost
@@ -34,6 +36,10 @@ function _M.setup(options)
       error("sluice: " .. tostring(name) .. " is not a setting", 2)
     end
     settings[name] = value
+  end
+  local n = settings.body_bytes
+  if type(n) ~= "number" or n < 1 or n > 1048576 or n % 1 ~= 0 then
+    error("sluice: body_bytes is " .. tostring(n) .. ", want a whole number from 1 to 1048576", 2)
   end
 end
 
@@ -179,16 +185,50 @@ local function call(method, message)
   return cjson.decode(reply)
 end
 
--- request describes the request that is being served.
-local function request()
+-- beginning returns at most n bytes of the body of the request that is being served, and how long it is; nothing when
+-- there is none. nginx has long bodies in a file.
+local function beginning(n)
+  local var = ngx.var
+  if not var.http_content_length and not var.http_transfer_encoding and ngx.req.http_version() < 2 then
+    return
+  end
+  local ok, err = pcall(ngx.req.read_body)
+  if not ok then -- some versions refuse HTTP/2 without Content-Length, which GET never has
+    if var.request_method ~= "GET" and var.request_method ~= "HEAD" then
+      complain("a body cannot be read: " .. tostring(err))
+    end
+    return
+  end
+  local text, name = ngx.req.get_body_data(), ngx.req.get_body_file()
+  if text or not name then
+    return text and text:sub(1, n), text and #text
+  end
+  local file, ferr = io.open(name, "rb")
+  if not file then
+    return complain("a body cannot be read: " .. ferr)
+  end
+  text = file:read(n)
+  local size = file:seek("end")
+  file:close()
+  return text, size
+end
+
+-- request describes the request that is being served, with its body if that is wanted.
+local function request(with_body)
   local headers = {}
   for name, value in pairs(ngx.req.get_headers(1000)) do
     headers[valid(name)] = valid(type(value) == "table" and table.concat(value, ", ") or tostring(value))
   end
+  headers["x-envoy-auth-partial-body"] = nil -- Sluice believes it, and here a client wrote it
   local var = ngx.var
+  local text, size
+  if with_body then
+    text, size = beginning(settings.body_bytes)
+  end
   return {
     method = ngx.req.get_method(), path = valid(var.request_uri), host = valid(var.http_host or ""), scheme = var.scheme,
-    protocol = var.server_protocol, headers = headers, size = tonumber(var.http_content_length),
+    protocol = var.server_protocol, headers = headers, size = size or tonumber(var.http_content_length),
+    body = text and ngx.encode_base64(text),
   }
 end
 
@@ -201,12 +241,16 @@ end
 
 local sentences = { [429] = "Too many requests.", [503] = "The service is busy." }
 
--- check lets the request that is being served pass, or answers it. Options: control_point; and, if wanted, labels and
--- services. It belongs into the access phase.
+-- check lets the request that is being served pass, or answers it. Options: control_point; and, if wanted, labels,
+-- services, and body instead of that of setup. It belongs into the access phase.
 function _M.check(options)
+  local with_body = options.body
+  if with_body == nil then
+    with_body = settings.body
+  end
   local reply, err = call("CheckHTTP", {
     controlPoint = options.control_point, labels = options.labels, services = options.services,
-    queueTimeout = string.format("%.3fs", settings.queue_timeout), request = request(),
+    queueTimeout = string.format("%.3fs", settings.queue_timeout), request = request(with_body),
     source = { address = ngx.var.remote_addr, port = tonumber(ngx.var.remote_port) },
     destination = { address = ngx.var.server_addr, port = tonumber(ngx.var.server_port) },
   })

@@ -3,6 +3,7 @@
 -- What the plugin uses of Kong, for tests without it: the functions of the PDK as its reference describes them, timers that
 -- run when the test says so, and resty.http over blocking sockets.
 local socket = require "socket"
+local mime = require "mime"
 local blocking = require "socket.http"
 local ltn12 = require "ltn12"
 
@@ -16,6 +17,7 @@ function fakes.request(r)
   for name, value in pairs(r.headers or {}) do
     headers[name:lower()] = value
   end
+  fakes.file = r.file
   _G.kong = {
     ctx = { plugin = {} },
     log = { err = function(...) served.log[#served.log + 1] = table.concat({ ... }) end },
@@ -33,8 +35,15 @@ function fakes.request(r)
       get_path_with_query = function() return r.path or "/" end,
       get_host = function() return "shop.example" end,
       get_scheme = function() return "https" end,
-      get_http_version = function() return 1.1 end,
+      get_http_version = function() return r.http or 1.1 end,
       get_header = function(name) return headers[name:lower()] end,
+      get_raw_body = function()
+        assert(r.http ~= 2 or headers["content-length"], "http2 requests are not supported without content-length header")
+        if r.file then
+          return nil, "request body did not fit into client body buffer"
+        end
+        return r.body or ""
+      end,
       get_headers = function(most)
         assert(most <= 1000, "the PDK takes at most 1000")
         return headers
@@ -89,6 +98,8 @@ end
 
 _G.ngx = {
   now = socket.gettime,
+  encode_base64 = function(text) return (mime.b64(text)) end,
+  req = { get_body_file = function() return fakes.file end },
   timer = { at = function(delay, f, ...)
     assert(delay == 0)
     fakes.timers[#fakes.timers + 1] = { n = 1 + select("#", ...), f, ... }

@@ -65,6 +65,20 @@ func TestToken(t *testing.T) {
 	startWith(t, proxytest.WithToken(t), "# setenv SLUICE_TOKEN the-token", "setenv SLUICE_TOKEN "+proxytest.Token).TestToken(t)
 }
 
+// bodies are the changes to haproxy.cfg that the guide describes.
+var bodies = []string{
+	"# setenv SLUICE_BODY on", "setenv SLUICE_BODY on", "# tune.bufsize 81920", "tune.bufsize 81920",
+	"# http-request wait-for-body", "http-request wait-for-body",
+}
+
+func TestSendsBodies(t *testing.T) {
+	start(t, []string{proxytest.BodyPolicy}, bodies...).TestBodies(t, false)
+}
+
+func TestSendsNoBodies(t *testing.T) {
+	start(t, []string{proxytest.BodyPolicy}).TestNoBodies(t)
+}
+
 func TestGuide(t *testing.T) {
 	doorstest.Require(t, "bin/haproxy-root/usr/sbin/haproxy")
 	sluice, addr, app := doorstest.FreeAddr(t), doorstest.FreeAddr(t), doorstest.FreePort(t)

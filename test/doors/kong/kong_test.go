@@ -49,7 +49,7 @@ policy:
 func TestPlugin(t *testing.T) {
 	lua := doorstest.Require(t, "bin/lua-root/usr/bin/lua5.1")
 	root := strings.TrimSuffix(lua, "/usr/bin/lua5.1")
-	s := doorstest.Sluice(t, doorstest.Options{Policies: []string{proxytest.Policy, slow, consumers}})
+	s := doorstest.Sluice(t, doorstest.Options{Policies: []string{proxytest.Policy, proxytest.BodyPolicy, slow, consumers}})
 	for _, file := range []string{"kong/plugins/sluice/handler.lua", "kong/plugins/sluice/schema.lua", "spec/fakes.lua", "spec/sluice_spec.lua"} {
 		doorstest.Read(t, "examples/kong/"+file) // go test looks at what a test has read to know whether it must run again
 	}
@@ -67,8 +67,8 @@ func TestPlugin(t *testing.T) {
 		"LD_LIBRARY_PATH="+lib+":"+filepath.Join(root, "lib", filepath.Base(lib)),
 		"LUA_PATH=./?.lua;"+share+"/?.lua;"+share+"/?/init.lua", "LUA_CPATH="+lib+"/lua/5.1/?.so")
 	out, err := cmd.CombinedOutput()
-	if err != nil || !regexp.MustCompile(`\b8 successes / 0 failures / 0 errors`).Match(out) {
-		t.Errorf("got %v, want 8 successes:\n%s", err, out)
+	if err != nil || !regexp.MustCompile(`\b12 successes / 0 failures / 0 errors`).Match(out) {
+		t.Errorf("got %v, want 12 successes:\n%s", err, out)
 	}
 }
 

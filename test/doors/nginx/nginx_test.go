@@ -5,6 +5,7 @@ package nginx
 
 import (
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -53,7 +54,11 @@ func nginx(t *testing.T, example, sluice string, replace []string) string {
 	if err := os.Mkdir(filepath.Join(dir, "logs"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	replace = append(replace, "worker_processes auto;", "worker_processes 2; pid "+dir+"/pid; error_log stderr crit;",
+	user := ""
+	if os.Geteuid() == 0 { // nobody else may look into the folders of tests
+		user = "user root; "
+	}
+	replace = append(replace, "worker_processes auto;", user+"worker_processes 2; pid "+dir+"/pid; error_log stderr crit;",
 		"http {", "http { access_log off;"+temporary(dir))
 	if strings.Contains(example, "lua") {
 		lua := doorstest.Example(t, "examples/nginx/sluice.lua")
@@ -99,6 +104,27 @@ func TestLuaClosed(t *testing.T) {
 
 func TestLuaGivesSlotsBack(t *testing.T) {
 	start(t, "lua.conf", []string{proxytest.SlotPolicy}).TestSlots(t)
+}
+
+func TestLuaSendsBodies(t *testing.T) {
+	start(t, "lua.conf", []string{proxytest.BodyPolicy}, "-- body = true", "body = true").TestBodies(t, true)
+}
+
+func TestLuaSendsNoBodies(t *testing.T) {
+	start(t, "lua.conf", []string{proxytest.BodyPolicy}).TestNoBodies(t)
+}
+
+// TestLuaSendsBodiesOfHTTP2 posts without a length, which HTTP/2 allows.
+func TestLuaSendsBodiesOfHTTP2(t *testing.T) {
+	p := start(t, "lua.conf", []string{proxytest.BodyPolicy}, "-- body = true", "body = true", ";\n\n        location", " http2;\n\n        location")
+	protocols := &http.Protocols{}
+	protocols.SetUnencryptedHTTP2(true)
+	client := &http.Client{Transport: &http.Transport{Protocols: protocols}, Timeout: doorstest.Patience}
+	for i, want := range []int{http.StatusOK, http.StatusOK, http.StatusTooManyRequests} {
+		if got, labels := p.Post(t, client, "ann", proxytest.JSON, proxytest.Mutation(0), true); got != want {
+			t.Errorf("mutation %d: got %d with the labels %v, want %d", i+1, got, labels, want)
+		}
+	}
 }
 
 func TestAuthRequestWithToken(t *testing.T) {

@@ -62,11 +62,44 @@ local function call(conf, method, message)
   return cjson.decode(response.body)
 end
 
--- request describes the request that is being served.
-local function request()
+-- beginning returns at most n bytes of the body of the request that is being served, and how long it is; nothing when
+-- there is none. Kong hands out bodies that it has in memory; longer ones are in a file.
+local function beginning(n)
+  if not kong.request.get_header("content-length") and not kong.request.get_header("transfer-encoding")
+    and kong.request.get_http_version() < 2 then
+    return
+  end
+  local ok, text, err = pcall(kong.request.get_raw_body)
+  if not ok then -- some versions refuse HTTP/2 without Content-Length, which GET never has
+    if kong.request.get_method() ~= "GET" and kong.request.get_method() ~= "HEAD" then
+      kong.log.err("sluice: a body cannot be read: ", tostring(text))
+    end
+    return
+  end
+  if text then
+    return text:sub(1, n), #text
+  end
+  local name = ngx.req.get_body_file()
+  local file = name and io.open(name, "rb")
+  if not file then
+    return kong.log.err("sluice: a body cannot be read: ", err)
+  end
+  text = file:read(n)
+  local size = file:seek("end")
+  file:close()
+  return text, size
+end
+
+-- request describes the request that is being served, with its body if that is wanted.
+local function request(conf)
   local headers = {}
   for name, value in pairs(kong.request.get_headers(1000)) do
     headers[valid(name)] = valid(type(value) == "table" and table.concat(value, ", ") or tostring(value))
+  end
+  headers["x-envoy-auth-partial-body"] = nil -- Sluice believes it, and here a client wrote it
+  local text, size
+  if conf.body then
+    text, size = beginning(conf.body_bytes)
   end
   return {
     method = kong.request.get_method(),
@@ -75,7 +108,8 @@ local function request()
     scheme = kong.request.get_scheme(),
     protocol = "HTTP/" .. string.format("%.1f", kong.request.get_http_version()),
     headers = headers,
-    size = tonumber(kong.request.get_header("content-length")),
+    size = size or tonumber(kong.request.get_header("content-length")),
+    body = text and ngx.encode_base64(text),
   }
 end
 
@@ -97,7 +131,7 @@ local sentences = { [429] = "Too many requests.", [503] = "The service is busy."
 
 function Sluice:access(conf)
   local reply, err = call(conf, "CheckHTTP", {
-    controlPoint = conf.control_point, labels = labels(conf), request = request(),
+    controlPoint = conf.control_point, labels = labels(conf), request = request(conf),
     queueTimeout = string.format("%.3fs", conf.queue_timeout / 1000),
     source = { address = kong.client.get_forwarded_ip(), port = kong.client.get_forwarded_port() },
   })

@@ -20,6 +20,10 @@ return {
         -- What happens then: requests pass, or are answered with 503.
         { fail_open = { type = "boolean", required = true, default = true } },
         { ssl_verify = { type = "boolean", required = true, default = true } },
+        -- Whether the beginning of bodies is sent, for classifiers: Kong then reads bodies before it asks.
+        { body = { type = "boolean", required = true, default = false } },
+        -- How much of a body.
+        { body_bytes = { type = "integer", required = true, default = 65536, between = { 1, 1048576 } } },
         -- More labels, the same for every request.
         { labels = { type = "map", required = false, keys = { type = "string" }, values = { type = "string" } } },
       },
