@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	checkv1 "github.com/sluice-project/sluice/api/gen/aperture/flowcontrol/check/v1"
+	"github.com/sluice-project/sluice/internal/batch"
 	"github.com/sluice-project/sluice/internal/flow"
 )
 
@@ -117,7 +118,7 @@ func TestRecordsOverHTTP(t *testing.T) {
 	for i, send := range []func(values map[string]any) int{
 		func(values map[string]any) int {
 			body := must(span(t, values).MarshalProto())
-			return ask(t, d, http.MethodPost, "/v1/traces", string(body), "Content-Type", protobufType).Code
+			return ask(t, d, http.MethodPost, "/v1/traces", string(body), "Content-Type", batch.Protobuf).Code
 		},
 		func(values map[string]any) int {
 			body := must(span(t, values).MarshalJSON())
@@ -125,11 +126,11 @@ func TestRecordsOverHTTP(t *testing.T) {
 		},
 		func(values map[string]any) int {
 			body := must(line(t, values).MarshalProto())
-			return ask(t, d, http.MethodPost, "/v1/logs", zip(body), "Content-Type", protobufType, "Content-Encoding", "gzip").Code
+			return ask(t, d, http.MethodPost, "/v1/logs", zip(body), "Content-Type", batch.Protobuf, "Content-Encoding", "gzip").Code
 		},
 		func(values map[string]any) int {
 			body := must(line(t, values).MarshalJSON())
-			return ask(t, d, http.MethodPost, "/v1/logs", string(body), "Content-Type", jsonType).Code
+			return ask(t, d, http.MethodPost, "/v1/logs", string(body), "Content-Type", batch.JSON).Code
 		},
 	} {
 		r := check(t, d, &checkv1.CheckRequest{ControlPoint: "concurrency_limiter"})
@@ -145,14 +146,14 @@ func TestRecordsOverHTTP(t *testing.T) {
 	}{
 		{"no type", "/v1/traces", "{}", 415, nil},
 		{"text", "/v1/traces", "{}", 415, []string{"Content-Type", "text/plain"}},
-		{"no JSON", "/v1/traces", "{", 400, []string{"Content-Type", jsonType}},
-		{"no protobuf", "/v1/logs", "\xff\xff", 400, []string{"Content-Type", protobufType}},
-		{"no gzip", "/v1/logs", "{}", 400, []string{"Content-Type", jsonType, "Content-Encoding", "gzip"}},
-		{"brotli", "/v1/logs", "{}", 415, []string{"Content-Type", jsonType, "Content-Encoding", "br"}},
-		{"too large", "/v1/logs", strings.Repeat(" ", mostBody+1), 413, []string{"Content-Type", jsonType}},
-		{"bomb", "/v1/logs", zip(make([]byte, mostText+1)), 413, []string{"Content-Type", protobufType, "Content-Encoding", "gzip"}},
-		{"many parts", "/v1/traces", zip(bytes.Repeat([]byte(`{},`), mostParts+1)), 400, []string{"Content-Type", jsonType, "Content-Encoding", "gzip"}},
-		{"empty", "/v1/traces", "", 200, []string{"Content-Type", protobufType}},
+		{"no JSON", "/v1/traces", "{", 400, []string{"Content-Type", batch.JSON}},
+		{"no protobuf", "/v1/logs", "\xff\xff", 400, []string{"Content-Type", batch.Protobuf}},
+		{"no gzip", "/v1/logs", "{}", 400, []string{"Content-Type", batch.JSON, "Content-Encoding", "gzip"}},
+		{"brotli", "/v1/logs", "{}", 415, []string{"Content-Type", batch.JSON, "Content-Encoding", "br"}},
+		{"too large", "/v1/logs", strings.Repeat(" ", mostBody+1), 413, []string{"Content-Type", batch.JSON}},
+		{"bomb", "/v1/logs", zip(make([]byte, int(batchSizes.Text)+1)), 413, []string{"Content-Type", batch.Protobuf, "Content-Encoding", "gzip"}},
+		{"many parts", "/v1/traces", zip(bytes.Repeat([]byte(`{},`), mostParts+1)), 400, []string{"Content-Type", batch.JSON, "Content-Encoding", "gzip"}},
+		{"empty", "/v1/traces", "", 200, []string{"Content-Type", batch.Protobuf}},
 	} {
 		if w := ask(t, d, http.MethodPost, tt.path, tt.body, tt.headers...); w.Code != tt.want {
 			t.Errorf("%s: got %d: %s, want %d", tt.name, w.Code, w.Body, tt.want)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package batch bounds what batches of telemetry cost to decode.
+// Package batch takes batches of telemetry over HTTP, and bounds what they cost to decode.
 //
 // A part that takes two bytes in a message takes hundreds in memory, so the bytes of a batch do not bound it; and
 // decoders call themselves for each level.

@@ -4,6 +4,9 @@ package batch
 
 import (
 	"bytes"
+	"compress/gzip"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
@@ -58,4 +61,42 @@ func TestCheckJSON(t *testing.T) {
 func FuzzCheck(f *testing.F) {
 	f.Add([]byte{0x0a, 0})
 	f.Fuzz(func(_ *testing.T, message []byte) { _ = Check(message, 100) })
+}
+
+func TestReadAndRefuse(t *testing.T) {
+	var zipped bytes.Buffer
+	z := gzip.NewWriter(&zipped)
+	if _, err := z.Write(bytes.Repeat([]byte("a"), 300)); err != nil {
+		t.Fatal(err)
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	sizes := Sizes{Sent: 100, Text: 200}
+	for name, tt := range map[string]struct {
+		body, encoding string
+		code           int
+	}{
+		"small":              {"hello", "", 0},
+		"too long":           {strings.Repeat("a", 101), "", http.StatusRequestEntityTooLarge},
+		"too long unzipped":  {zipped.String(), "gzip", http.StatusRequestEntityTooLarge},
+		"no gzip":            {"hello", "gzip", http.StatusBadRequest},
+		"half a gzip":        {zipped.String()[:15], "gzip", http.StatusBadRequest},
+		"another encoding":   {"hello", "br", http.StatusUnsupportedMediaType},
+		"said to be what is": {"hello", "identity", 0},
+	} {
+		r := httptest.NewRequest(http.MethodPost, "/", strings.NewReader(tt.body))
+		r.Header.Set("Content-Encoding", tt.encoding)
+		body, code, err := sizes.Read(httptest.NewRecorder(), r)
+		if code != tt.code || (err == nil) != (tt.code == 0) || tt.code == 0 && string(body) != tt.body {
+			t.Errorf("%s: got %q %d %v, want %d", name, body, code, err, tt.code)
+		}
+	}
+	for encoding, want := range map[string]string{JSON: `{"message":"no"}`, Protobuf: "\x12\x02no"} {
+		w := httptest.NewRecorder()
+		Refuse(w, encoding, 400, "no")
+		if w.Body.String() != want || w.Code != 400 || w.Header().Get("Content-Type") != encoding {
+			t.Errorf("%s: got %d %q", encoding, w.Code, w.Body)
+		}
+	}
 }

@@ -34,12 +34,12 @@ func TestBatchesThatAreLargeInMemory(t *testing.T) {
 				t.Errorf("%s as %s: %d %s", name, kind, w.Code, w.Body)
 			}
 		}
-		if code, text := otlpZipped(t, h, protobufType, body); code != http.StatusBadRequest || !strings.Contains(text, "more than") {
+		if code, text := otlpZipped(t, h, batch.Protobuf, body); code != http.StatusBadRequest || !strings.Contains(text, "more than") {
 			t.Errorf("%s as OTLP: %d %s", name, code, text)
 		}
 	}
 	list := `{"resourceMetrics":[{}` + strings.Repeat(",{}", 10<<20) + "]}"
-	if code, text := otlpZipped(t, h, jsonType, []byte(list)); code != http.StatusBadRequest || !strings.Contains(text, "more than") {
+	if code, text := otlpZipped(t, h, batch.JSON, []byte(list)); code != http.StatusBadRequest || !strings.Contains(text, "more than") {
 		t.Errorf("JSON: %d %s", code, text)
 	}
 }

@@ -3,13 +3,9 @@
 package promapi
 
 import (
-	"compress/gzip"
 	"context"
-	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"mime"
 	"net/http"
 	"time"
@@ -27,11 +23,8 @@ import (
 	"github.com/sluice-project/sluice/internal/signal"
 )
 
-// The encodings of OTLP over HTTP.
-const (
-	protobufType = "application/x-protobuf"
-	jsonType     = "application/json"
-)
+// batchSizes bound one batch.
+var batchSizes = batch.Sizes{Sent: mostBody, Text: mostText}
 
 // mostParts bounds the parts of a batch; each takes a hundred bytes and more in memory.
 const mostParts = 1_000_000
@@ -140,44 +133,44 @@ func (h *Handler) otlp(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case r.Method != http.MethodPost:
 		w.Header().Set("Allow", http.MethodPost)
-		otlpProblem(w, jsonType, http.StatusMethodNotAllowed, fmt.Sprintf("method %s, want POST", r.Method))
+		batch.Refuse(w, batch.JSON, http.StatusMethodNotAllowed, fmt.Sprintf("method %s, want POST", r.Method))
 		return
-	case err != nil || kind != protobufType && kind != jsonType:
-		otlpProblem(w, jsonType, http.StatusUnsupportedMediaType, fmt.Sprintf("content type %q, want %s or %s", r.Header.Get("Content-Type"), protobufType, jsonType))
+	case err != nil || kind != batch.Protobuf && kind != batch.JSON:
+		batch.Refuse(w, batch.JSON, http.StatusUnsupportedMediaType, fmt.Sprintf("content type %q, want %s or %s", r.Header.Get("Content-Type"), batch.Protobuf, batch.JSON))
 		return
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), writeTime)
 	defer cancel()
 	if err := h.writes.enter(ctx); err != nil {
 		w.Header().Set("Retry-After", "1")
-		otlpProblem(w, kind, http.StatusServiceUnavailable, err.Error())
+		batch.Refuse(w, kind, http.StatusServiceUnavailable, err.Error())
 		return
 	}
 	defer h.writes.leave()
 	request, code, err := decodeOTLP(w, r, kind)
 	if err != nil {
-		otlpProblem(w, kind, code, err.Error())
+		batch.Refuse(w, kind, code, err.Error())
 		return
 	}
 	refused, text, err := h.export(ctx, request.Metrics())
 	switch {
 	case signal.KindOf(err) == signal.KindUnreachable:
-		otlpProblem(w, kind, http.StatusNotFound, err.Error())
+		batch.Refuse(w, kind, http.StatusNotFound, err.Error())
 		return
 	case err != nil:
 		w.Header().Set("Retry-After", "5")
-		otlpProblem(w, kind, http.StatusServiceUnavailable, err.Error())
+		batch.Refuse(w, kind, http.StatusServiceUnavailable, err.Error())
 		return
 	}
 	answer := respond(refused, text)
 	var body []byte
-	if kind == jsonType {
+	if kind == batch.JSON {
 		body, err = answer.MarshalJSON()
 	} else {
 		body, err = answer.MarshalProto()
 	}
 	if err != nil {
-		otlpProblem(w, kind, http.StatusInternalServerError, err.Error())
+		batch.Refuse(w, kind, http.StatusInternalServerError, err.Error())
 		return
 	}
 	w.Header().Set("Content-Type", kind)
@@ -187,26 +180,11 @@ func (h *Handler) otlp(w http.ResponseWriter, r *http.Request) {
 // decodeOTLP reads a message, and says with which status it is refused.
 func decodeOTLP(w http.ResponseWriter, r *http.Request, kind string) (m pmetricotlp.ExportRequest, code int, err error) {
 	m = pmetricotlp.NewExportRequest()
-	var reader io.Reader = http.MaxBytesReader(w, r.Body, mostBody)
-	switch encoding := r.Header.Get("Content-Encoding"); encoding {
-	case "", "identity":
-	case "gzip":
-		unzip, err := gzip.NewReader(reader)
-		if err != nil {
-			return m, http.StatusBadRequest, fmt.Errorf("the body is no gzip: %w", err)
-		}
-		reader = unzip
-	default:
-		return m, http.StatusUnsupportedMediaType, fmt.Errorf("content encoding %q, want gzip or none", encoding)
-	}
-	body, err := io.ReadAll(io.LimitReader(reader, mostText+1))
-	tooLarge := &http.MaxBytesError{}
+	body, code, err := batchSizes.Read(w, r)
 	switch {
-	case errors.As(err, &tooLarge), len(body) > mostText:
-		return m, http.StatusRequestEntityTooLarge, fmt.Errorf("the body is larger than %d bytes, %d without compression: send smaller batches", mostBody, mostText)
 	case err != nil:
-		return m, http.StatusBadRequest, fmt.Errorf("the body cannot be read: %w", err)
-	case kind == jsonType:
+		return m, code, err
+	case kind == batch.JSON:
 		if err = batch.CheckJSON(body, mostParts); err == nil {
 			err = m.UnmarshalJSON(body)
 		}
@@ -219,19 +197,6 @@ func decodeOTLP(w http.ResponseWriter, r *http.Request, kind string) (m pmetrico
 		return m, http.StatusBadRequest, fmt.Errorf("the body is no ExportMetricsServiceRequest: %w", err)
 	}
 	return m, 0, nil
-}
-
-// otlpProblem answers with a google.rpc.Status, in the encoding of the request.
-func otlpProblem(w http.ResponseWriter, kind string, code int, text string) {
-	w.Header().Set("Content-Type", kind)
-	w.WriteHeader(code)
-	if kind == jsonType {
-		body, _ := json.Marshal(map[string]string{"message": text}) // strings can be written
-		_, _ = w.Write(body)
-		return
-	}
-	body := binary.AppendUvarint([]byte{0x12}, uint64(len(text))) // field 2 of google.rpc.Status
-	_, _ = w.Write(append(body, text...))
 }
 
 // RegisterOTLP serves OTLP over gRPC.

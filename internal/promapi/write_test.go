@@ -24,6 +24,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/test/bufconn"
+
+	"github.com/sluice-project/sluice/internal/batch"
 )
 
 // oneSeries is a series with samples a second apart, the last one now.
@@ -239,13 +241,13 @@ func checkOTLP(t *testing.T, h *Handler) {
 }
 
 func TestOTLPOverHTTP(t *testing.T) {
-	for _, kind := range []string{protobufType, jsonType} {
+	for _, kind := range []string{batch.Protobuf, batch.JSON} {
 		for _, zip := range []bool{false, true} {
 			t.Run(fmt.Sprint(kind, zip), func(t *testing.T) {
 				h := open(t)
 				req := pmetricotlp.NewExportRequestFromMetrics(metrics(pmetric.AggregationTemporalityCumulative))
 				body, err := req.MarshalProto()
-				if kind == jsonType {
+				if kind == batch.JSON {
 					body, err = req.MarshalJSON()
 				}
 				if err != nil {
@@ -323,14 +325,14 @@ func TestBadOTLP(t *testing.T) {
 	}{
 		{"text/plain", "", nil, 415},
 		{"", "", nil, 415},
-		{jsonType, "br", nil, 415},
-		{jsonType, "gzip", []byte("x"), 400},
-		{jsonType, "", []byte("x"), 400},
-		{protobufType, "", []byte("x"), 400},
-		{protobufType, "gzip", bomb.Bytes(), 413},
-		{protobufType, "", make([]byte, mostBody+1), 413},
-		{protobufType, "", nil, 200},
-		{jsonType, "", []byte("{}"), 200},
+		{batch.JSON, "br", nil, 415},
+		{batch.JSON, "gzip", []byte("x"), 400},
+		{batch.JSON, "", []byte("x"), 400},
+		{batch.Protobuf, "", []byte("x"), 400},
+		{batch.Protobuf, "gzip", bomb.Bytes(), 413},
+		{batch.Protobuf, "", make([]byte, mostBody+1), 413},
+		{batch.Protobuf, "", nil, 200},
+		{batch.JSON, "", []byte("{}"), 200},
 	} {
 		if w := post(c.kind, c.encoding, c.body); w.Code != c.code || w.Code != 200 && w.Body.Len() < 10 {
 			t.Errorf("%q %q: %d %q, want %d", c.kind, c.encoding, w.Code, w.Body, c.code)
@@ -388,9 +390,9 @@ func FuzzOTLP(f *testing.F) {
 	h := open(f)
 	f.Fuzz(func(t *testing.T, body []byte, text bool) {
 		r := httptest.NewRequest(http.MethodPost, "/v1/metrics", bytes.NewReader(body))
-		r.Header.Set("Content-Type", protobufType)
+		r.Header.Set("Content-Type", batch.Protobuf)
 		if text {
-			r.Header.Set("Content-Type", jsonType)
+			r.Header.Set("Content-Type", batch.JSON)
 		}
 		if w := send(h, r); w.Code != 200 && w.Code != 400 {
 			t.Errorf("%d %s", w.Code, w.Body)
