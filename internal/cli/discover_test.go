@@ -85,8 +85,12 @@ func (f *fakeDiscovery) PreviewFlows(ctx context.Context, in *connect.Request[di
 			LabelsBefore: map[string]string{"user": "ann", "tier": "free", "empty": ""},
 			LabelsAfter:  map[string]string{"user": "ann", "tier": "paid", "empty": "", "user_type": "gold\x1b[2J", "long": strings.Repeat("x", 200)},
 		}
+		if i != 2 { // as servers of old answer
+			one.Verdict, one.Message = "admit", "admitted"
+		}
 		switch i {
 		case 1:
+			one.Verdict, one.Message = "deny", "policy tiers: too\nmany"
 			one.LabelsAfter, one.Services = one.LabelsBefore, nil
 			one.Problems = []*discoveryv1.ClassifierProblem{{Policy: "gold", Index: 1, Code: "eval_failed", Message: "division by zero"}}
 		case 2:
@@ -210,12 +214,14 @@ func TestPreview(t *testing.T) {
 	code, out, errs := run(t, env, "preview", "ingress", "--samples", "3", "--service", "shop", "--filter", `labels.user == "ann"`)
 	at := time.Unix(1e9, 0).Format("15:04:05.000")
 	want := "1  " + at + `  shop
+   ADMIT: admitted
    empty      ""
    user       ann
  + long       ` + strings.Repeat("x", 119) + `…
  ~ tier       free → paid
  + user_type  gold·[2J
 2  ` + at + `
+   DENY: policy tiers: too·many
    empty  ""
    tier   free
    user   ann
@@ -229,7 +235,13 @@ func TestPreview(t *testing.T) {
 	if in := f.preview; in.GetControlPoint() != "ingress" || in.GetSamples() != 3 || in.GetService() != "shop" || in.GetFilter() != `labels.user == "ann"` {
 		t.Errorf("asked for %v", in)
 	}
-	_, out, _ = run(t, env, "preview", "ingress", "-n", "2", "--changed")
+	if f.preview.GetDeniedOnly() {
+		t.Error("asked for denied flows only")
+	}
+	_, out, _ = run(t, env, "preview", "ingress", "-n", "2", "--changed", "--denied")
+	if !f.preview.GetDeniedOnly() {
+		t.Error("with --denied: asked for all flows")
+	}
 	if strings.Contains(out, "user ") || !strings.Contains(out, " ~ tier ") || !strings.Contains(out, "classifiers made no labels") {
 		t.Errorf("with --changed: got\n%s", out)
 	}

@@ -26,21 +26,24 @@ type previewFlags struct {
 	filter  string
 	timeout time.Duration
 	changed bool
+	denied  bool
 }
 
 func newPreview(g *globals) *cobra.Command {
 	var f previewFlags
 	c := &cobra.Command{
 		Use:   "preview CONTROL_POINT",
-		Short: "Show live flows with their labels before and after classification",
-		Long: `Show the next flows that pass a control point, as they come: their labels, what classifiers
-made of them, and what went wrong in classifiers. Flows that are denied are shown, too.
+		Short: "Show live flows: why they are denied, and their labels before and after classification",
+		Long: `Show the next flows that come to a control point, as they are decided: the verdict and why,
+their labels, what classifiers made of them, and what went wrong in classifiers. A flow that
+waits is shown when it has waited. --denied shows only those that are denied.
 
 Labels that classifiers made are marked with +, those they changed with ~. The values of
 headers and query parameters that are secrets by their names are hidden; the bodies of
 requests are in the JSON, unless your role is viewer. It ends after so many flows, or when
 you interrupt it. When flows come faster than they can be shown, some are left out.`,
 		Example: `  sluice preview checkout
+  sluice preview checkout --denied
   sluice preview ingress --samples 3 --service checkout.shop.svc.cluster.local
   sluice preview ingress --filter 'labels["user_type"] == "gold"'
   sluice preview ingress --samples 1 -o json | jq .http`,
@@ -59,6 +62,7 @@ you interrupt it. When flows come faster than they can be shown, some are left o
 	c.Flags().IntVarP(&f.samples, "samples", "n", 10, "end after this many flows, at most 1000")
 	c.Flags().StringVar(&f.service, "service", "", "only flows of this service")
 	c.Flags().StringVar(&f.filter, "filter", "", "only flows whose labels, after classification, satisfy this CEL expression")
+	c.Flags().BoolVar(&f.denied, "denied", false, "only flows that are denied")
 	c.Flags().DurationVar(&f.timeout, "timeout", 0, "end after this time, whatever was seen; 0 waits on")
 	c.Flags().BoolVar(&f.changed, "changed", false, "in the table, show only labels that classifiers made or changed")
 	return c
@@ -74,7 +78,7 @@ func runPreview(ctx context.Context, g *globals, r *remote, point string, f prev
 	defer p.clear()
 	p.show()
 	stream, err := r.discovery.PreviewFlows(ctx, connect.NewRequest(&discoveryv1.PreviewFlowsRequest{
-		ControlPoint: point, Samples: int32(f.samples), Service: f.service, Filter: f.filter,
+		ControlPoint: point, Samples: int32(f.samples), Service: f.service, Filter: f.filter, DeniedOnly: f.denied,
 	}))
 	if err == nil {
 		for p.seen < f.samples && stream.Receive() {
@@ -160,6 +164,9 @@ func writeSample(w io.Writer, s *discoveryv1.PreviewFlowsResponse, n int, change
 		fmt.Fprintf(w, "  %s", clean(strings.Join(s.GetServices(), ", ")))
 	}
 	fmt.Fprintln(w)
+	if s.GetVerdict() != "" { // servers before there were verdicts
+		fmt.Fprintf(w, "   %s: %s\n", clean(strings.ToUpper(s.GetVerdict())), clean(s.GetMessage()))
+	}
 	rows := labelRows(s.GetLabelsBefore(), s.GetLabelsAfter(), changedOnly)
 	width := 0
 	for _, r := range rows {

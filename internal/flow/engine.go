@@ -69,6 +69,7 @@ type Engine struct {
 
 	tapping   sync.Mutex             // serialises changes of taps
 	taps      atomic.Pointer[[]*tap] // copied on change; nil: nobody watches
+	heldBytes atomic.Int64           // of samples of flows that wait, about
 	seenBytes atomic.Int64           // that pointSeen of all control points take, about
 	rates     rateRing
 }

@@ -97,6 +97,7 @@ type Flow struct {
 	services []string
 	class    *classification // nil: no classifier looked at the flow
 	lookup   *lookup         // nil: the caches are not asked
+	sample   *pendingSample  // nil: nobody watches; only until the verdict is known
 	bits     []uint64
 	started  limit.Instant
 	deadline limit.Instant // 0: none
@@ -416,7 +417,7 @@ func (f *Flow) cost(st *stage) bool {
 		return true
 	}
 	if !limit.ValidTokens(n) {
-		f.Verdict.Detail = "label " + printable(st.spec.TokensKey) + ": " + printable(v.Text) +
+		f.Verdict.Detail = "label " + printable(st.spec.TokensKey) + ": " + printable(classify.ShowLabel(st.spec.TokensKey, v.Text)) +
 			" is not a number of tokens; expected 0 to 9007199254740992"
 		return false
 	}
@@ -530,6 +531,9 @@ func (f *Flow) waitsAt(p waitingPlace) {
 	if !f.counted {
 		f.counted = true
 		f.point.stats.waiting.Add(1)
+		if f.sample != nil {
+			f.keepSample()
+		}
 	}
 }
 
@@ -643,8 +647,11 @@ func (f *Flow) deny(r Reason, st *stage, now limit.Instant, wakes *sched.Wakes) 
 	}
 }
 
-// finish counts the verdict.
+// finish counts the verdict, and shows it to whoever watches.
 func (f *Flow) finish() {
+	if f.sample != nil {
+		f.show()
+	}
 	s := f.point.stats
 	if f.counted {
 		f.counted = false

@@ -107,6 +107,7 @@ func (l *limiter) cancelWait(f *Flow, now limit.Instant, wakes *sched.Wakes) boo
 		return false
 	}
 	f.Verdict.Waited += f.waiter.Waited
+	f.Verdict.Key, f.Verdict.Tokens = f.waiter.Key, f.waiter.Tokens
 	return true
 }
 

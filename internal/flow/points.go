@@ -96,7 +96,7 @@ func (f *Flow) watched(r *Request) bool {
 func (f *Flow) notice(r *Request) {
 	seen := &f.point.stats.seen
 	if taps := f.engine.taps.Load(); taps != nil {
-		f.show(r, *taps)
+		f.sampleFor(r, *taps)
 	}
 	if r.HTTP != nil && !seen.http.Load() {
 		seen.http.Store(true)

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	"github.com/sluice-project/sluice/internal/classify"
 	"github.com/sluice-project/sluice/internal/label"
@@ -20,11 +21,15 @@ type Sample struct {
 	// HTTP is set for HTTP flows. It must not be changed. Its methods are for the call of seen only; its fields may
 	// be read later.
 	HTTP *classify.Request
+	// Began is when the flow came.
+	Began time.Time
+	// Verdict is the answer, without Decisions. Values of labels in it are as they came, also where they are secrets.
+	Verdict Verdict
 }
 
 // Bytes is how much memory the texts of the sample take at most, so that whoever keeps samples can bound them.
 func (s *Sample) Bytes() int {
-	n := textBytes(s.Before)
+	n := textBytes(s.Before) + len(s.Verdict.Key) + len(s.Verdict.Detail)
 	if s.HTTP != nil {
 		n += len(s.HTTP.Body) + len(s.HTTP.Path) + textBytes(s.HTTP.Headers)
 	}
@@ -46,6 +51,19 @@ func textBytes(m map[string]string) (n int) {
 // MaxTaps bounds how many taps there can be at once: each costs the flows that it watches copies of their labels.
 const MaxTaps = 16
 
+// maxHeldBytes bounds what samples of flows that wait take at once. The samples of further ones are dropped.
+const maxHeldBytes = 16 << 20
+
+// sampleOverhead is what a sample without texts takes, about.
+const sampleOverhead = 512
+
+// pendingSample is a sample of a flow whose verdict is not known.
+type pendingSample struct {
+	Sample
+	point string
+	held  int64 // bytes that count in Engine.heldBytes; 0 unless the flow waits
+}
+
 // tap watches the flows of one control point.
 type tap struct {
 	point, service string
@@ -55,12 +73,15 @@ type tap struct {
 	seen           func(Sample)
 }
 
-// Tap calls seen with flows of a control point as they begin, until stop is called or limit flows were seen; those
-// that do not match the service ("": any) or the expression, which reads labels after classification, are not
-// counted. Flows that turn out to be denied are shown, too; requests that make no sense are not.
+// Tap calls seen with flows of a control point as they are decided, with the verdict, until stop is called or limit
+// flows were seen; those that do not match the service ("": any) or the expression, which reads labels after
+// classification, are not counted. A flow that waits is shown when it has waited, or when its caller has left; if some
+// tap watched it when it began, and samples of flows that wait do not take too much memory. Requests that make no
+// sense at all, which have no labels to speak of, are not shown.
 //
-// seen is called on the goroutine that decides the flow, and on several at once: it must not block. It may still be
-// called once by each of them just after stop. When there are MaxTaps already, or limit is less than 1, seen is
+// seen is called on the goroutine that decides the flow, before its caller knows the verdict, and on several at once: it
+// must not block, and takes no locks that are held while Flow.Cancel is called. It may still be called once by each of
+// them just after stop. When there are MaxTaps already, or limit is less than 1, seen is
 // never called; see Taps. stop may be called at any time, more than once.
 func (e *Engine) Tap(point, service string, match label.Expr, limit int, seen func(Sample)) (stop func()) {
 	t := &tap{point: point, service: service, seen: seen}
@@ -76,7 +97,7 @@ func (e *Engine) Tap(point, service string, match label.Expr, limit int, seen fu
 	t.left.Store(int64(limit))
 	e.tapping.Lock()
 	defer e.tapping.Unlock()
-	all := e.tapsLocked()
+	all := e.tapsNow()
 	if len(all) >= MaxTaps || limit < 1 {
 		return func() {}
 	}
@@ -86,14 +107,9 @@ func (e *Engine) Tap(point, service string, match label.Expr, limit int, seen fu
 }
 
 // Taps is how many taps there are now.
-func (e *Engine) Taps() int {
-	if all := e.taps.Load(); all != nil {
-		return len(*all)
-	}
-	return 0
-}
+func (e *Engine) Taps() int { return len(e.tapsNow()) }
 
-func (e *Engine) tapsLocked() []*tap {
+func (e *Engine) tapsNow() []*tap {
 	if all := e.taps.Load(); all != nil {
 		return *all
 	}
@@ -103,7 +119,7 @@ func (e *Engine) tapsLocked() []*tap {
 func (e *Engine) untap(t *tap) {
 	e.tapping.Lock()
 	defer e.tapping.Unlock()
-	all := slices.DeleteFunc(slices.Clone(e.tapsLocked()), func(o *tap) bool { return o == t })
+	all := slices.DeleteFunc(slices.Clone(e.tapsNow()), func(o *tap) bool { return o == t })
 	if len(all) == 0 {
 		e.taps.Store(nil)
 		return
@@ -111,31 +127,63 @@ func (e *Engine) untap(t *tap) {
 	e.taps.Store(&all)
 }
 
-// show shows a flow that begins to the taps that watch it.
-func (f *Flow) show(r *Request, taps []*tap) {
-	var s *Sample // made for the first one, and shared
+// sampleFor keeps a sample of a flow that begins, if a tap watches it.
+func (f *Flow) sampleFor(r *Request, taps []*tap) {
 	point := r.ControlPoint
 	if r.Shape != nil {
 		point = r.Shape.point
 	}
+	var s *pendingSample
 	for _, t := range taps {
-		if t.point != point || t.service != "" && !slices.Contains(f.services, t.service) || t.left.Load() <= 0 {
+		if !t.watches(point, f.services) {
 			continue
 		}
 		if s == nil {
-			s = f.sample(r)
+			s = &pendingSample{Sample: f.sampleOf(r), point: point}
 		}
-		if !t.wants(s.After) {
+		if t.wants(s.After) {
+			f.sample = s
+			return
+		}
+	}
+}
+
+// keepSample counts the sample of a flow that begins to wait, or drops it when there are too many. REQUIRES Flow.mu.
+func (f *Flow) keepSample() {
+	s := f.sample
+	s.held = int64(s.Bytes() + sampleOverhead)
+	if f.engine.heldBytes.Add(s.held) > maxHeldBytes {
+		f.engine.heldBytes.Add(-s.held)
+		f.sample = nil
+	}
+}
+
+// show shows a flow whose verdict is known to the taps that watch it now.
+func (f *Flow) show() {
+	s := f.sample
+	f.sample = nil
+	if s.held != 0 {
+		f.engine.heldBytes.Add(-s.held)
+	}
+	s.Verdict = f.Verdict
+	s.Verdict.Decisions = nil
+	for _, t := range f.engine.tapsNow() {
+		if !t.watches(s.point, s.Services) || !t.wants(s.After) {
 			continue
 		}
 		left := t.left.Add(-1)
 		if left >= 0 {
-			t.seen(*s)
+			t.seen(s.Sample)
 		}
 		if left == 0 {
 			f.engine.untap(t)
 		}
 	}
+}
+
+// watches tells whether the tap has to see flows like this one, but for their labels.
+func (t *tap) watches(point string, services []string) bool {
+	return t.point == point && (t.service == "" || slices.Contains(services, t.service)) && t.left.Load() > 0
 }
 
 func (t *tap) wants(labels map[string]string) bool {
@@ -147,9 +195,9 @@ func (t *tap) wants(labels map[string]string) bool {
 	return t.match.Match(values)
 }
 
-// sample copies what a preview shows of a flow.
-func (f *Flow) sample(r *Request) *Sample {
-	s := &Sample{Services: slices.Clone(f.services), Before: make(map[string]string), HTTP: r.HTTP}
+// sampleOf copies what a preview shows of a flow that begins.
+func (f *Flow) sampleOf(r *Request) Sample {
+	s := Sample{Services: slices.Clone(f.services), Before: make(map[string]string), HTTP: r.HTTP, Began: time.Now()}
 	f.eachLabel(r, func(key, value string, _ bool) { s.Before[key] = value })
 	s.After = s.Before
 	if derived := f.Derived(); len(derived) > 0 {

@@ -7,9 +7,12 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/sluice-project/sluice/internal/classify"
 	"github.com/sluice-project/sluice/internal/label"
@@ -148,6 +151,129 @@ func TestTapOfTheOverflow(t *testing.T) {
 	if n != 1 {
 		t.Errorf("%d flows seen, want 1", n)
 	}
+}
+
+// TestTapTellsVerdicts: flows are shown when they are decided, at once or after they waited, with the verdict.
+func TestTapTellsVerdicts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t, slotSpec(ConcurrencyScheduler, 1, "cp", "", 1))
+		var got []Sample
+		var mu sync.Mutex
+		var late atomic.Int64
+		stop := e.Tap("cp", "", label.Expr{}, 100, func(s Sample) {
+			mu.Lock()
+			defer mu.Unlock()
+			got = append(got, s)
+		})
+		defer stop()
+		first := wait(t.Context(), e, "cp", "n", "first")
+		ctx, leave := context.WithCancel(t.Context())
+		impatient, done := context.WithTimeout(t.Context(), 2*time.Second)
+		defer done()
+		began := time.Now()
+		for name, ctx := range map[string]context.Context{"patient": t.Context(), "leaves": ctx, "impatient": impatient} {
+			go func() {
+				if f := wait(ctx, e, "cp", "n", name); f.Admitted() {
+					f.End(Outcome{})
+				} else {
+					f.Free()
+				}
+			}()
+		}
+		synctest.Wait()
+		if len(got) != 1 || e.heldBytes.Load() < 3*sampleOverhead {
+			t.Errorf("%d flows were shown, want the one that is decided; %d bytes wait", len(got), e.heldBytes.Load())
+		}
+		e.Tap("cp", "", label.Equal("n", "patient"), 100, func(Sample) { late.Add(1) }) // sees flows that wait already
+		time.Sleep(time.Second)
+		leave()
+		time.Sleep(2 * time.Second)
+		first.End(Outcome{})
+		time.Sleep(time.Second)
+		want := []struct {
+			name   string
+			reason Reason
+			waited time.Duration
+		}{
+			{"first", Admitted, 0}, {"leaves", Cancelled, time.Second},
+			{"impatient", QueueTimeout, 2 * time.Second}, {"patient", Admitted, 3 * time.Second},
+		}
+		if len(got) != len(want) || late.Load() != 1 || e.heldBytes.Load() != 0 {
+			t.Fatalf("%d and %d flows were shown, want %d and 1; %d bytes are left", len(got), late.Load(), len(want), e.heldBytes.Load())
+		}
+		for i, w := range want {
+			s := got[i]
+			if s.Verdict.Reason != w.reason && (w.name != "impatient" || s.Verdict.Reason != Cancelled) || s.Before["n"] != w.name ||
+				s.Verdict.Admitted != (w.reason == Admitted) || s.Verdict.Waited != w.waited || !s.Began.Equal(began) {
+				t.Errorf("got %v at %v with %+v, want %+v", s.Before, s.Began, s.Verdict, w)
+			}
+		}
+	})
+}
+
+// TestTapTellsWhyDenied: the sample knows the limiter and its account, and when to come back.
+func TestTapTellsWhyDenied(t *testing.T) {
+	e := newEngine(t, rateSpec(7, "cp", "user", label.Expr{}, limit.BucketRule{Capacity: 1, FillAmount: 1, Interval: time.Hour, Continuous: true}))
+	var got Sample
+	e.Tap("cp", "", label.Expr{}, 100, func(s Sample) { got = s })
+	r := &Request{ControlPoint: "cp", Labels: map[string]string{"user": "ann"}, Explain: true}
+	e.Start(t.Context(), r).End(Outcome{})
+	if v := got.Verdict; !v.Admitted || v.Reason != Admitted || v.Decisions != nil {
+		t.Errorf("got %+v, want that it was admitted", v)
+	}
+	f := e.Start(t.Context(), r)
+	v := got.Verdict
+	if v.Message() != f.Verdict.Message() || v.RetryAfter != f.Verdict.RetryAfter || v.RetryAfter <= 0 || v.Reason != RateLimited ||
+		v.Limiter.Policy != "policy-7" || v.Account() != "user:ann" {
+		t.Errorf("got %+v, want %+v", v, f.Verdict)
+	}
+	if f.sample != nil {
+		t.Error("the flow keeps its sample after it was shown")
+	}
+	f.Free()
+}
+
+// TestTapMemoryOfWaiting: samples of flows that wait take little memory, however many do; others are shown all the same.
+func TestTapMemoryOfWaiting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t, slotSpec(ConcurrencyScheduler, 1, "cp", "", 1))
+		var n atomic.Int64
+		e.Tap("cp", "", label.Expr{}, 100, func(Sample) { n.Add(1) })
+		first := wait(t.Context(), e, "cp")
+		body := strings.Repeat("x", maxHeldBytes/4)
+		for range 9 {
+			go func() {
+				wait(t.Context(), e, "cp", "n", body).End(Outcome{})
+			}()
+		}
+		synctest.Wait()
+		if held := e.heldBytes.Load(); held > maxHeldBytes || held < maxHeldBytes/2 {
+			t.Errorf("%d bytes wait, want at most %d", held, maxHeldBytes)
+		}
+		first.End(Outcome{})
+		synctest.Wait()
+		start(e, "cp", "n", body).End(Outcome{})
+		if n.Load() != 1+3+1 || e.heldBytes.Load() != 0 {
+			t.Errorf("%d flows were shown, want 5; %d bytes are left", n.Load(), e.heldBytes.Load())
+		}
+	})
+}
+
+// TestTapStopsWhileFlowsWait: whoever stops is not called any more.
+func TestTapStopsWhileFlowsWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t, slotSpec(ConcurrencyScheduler, 1, "cp", "", 1))
+		first := wait(t.Context(), e, "cp")
+		stop := e.Tap("cp", "", label.Expr{}, 100, func(s Sample) { t.Errorf("saw %+v", s) })
+		go func() { wait(t.Context(), e, "cp").End(Outcome{}) }()
+		synctest.Wait()
+		stop()
+		first.End(Outcome{})
+		synctest.Wait()
+		if n := e.heldBytes.Load(); n != 0 {
+			t.Errorf("%d bytes are left", n)
+		}
+	})
 }
 
 func BenchmarkTap(b *testing.B) {

@@ -24,6 +24,7 @@ import (
 	"github.com/sluice-project/sluice/internal/discovery"
 	"github.com/sluice-project/sluice/internal/flow"
 	"github.com/sluice-project/sluice/internal/ledger"
+	"github.com/sluice-project/sluice/internal/limit"
 )
 
 // goldRules make the label user_type of the label user, and fail for the user "bad".
@@ -168,7 +169,48 @@ func TestPreviewFilters(t *testing.T) {
 	})
 }
 
-// TestPreviewSlowClient: flows do not wait for a client that reads slowly. What it misses is counted.
+// TestPreviewVerdicts: previews tell why flows are denied, also when nothing else is asked for, and no secret with it.
+func TestPreviewVerdicts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSeen(t, nil)
+		limiter := &flow.LimiterSpec{
+			ID: 1, Policy: "per-key", Component: "root.3", Kind: flow.RateLimiter, DeniedStatus: 429,
+			Selectors: []flow.Selector{{ControlPoint: "ingress"}}, LimitBy: "http.request.header.x_api_key",
+			Bucket: limit.BucketRule{Capacity: 1, FillAmount: 1, Interval: time.Minute, Continuous: true},
+		}
+		if err := s.engine.Publish(flow.Set{Limiters: []*flow.LimiterSpec{limiter}}); err != nil {
+			t.Fatal(err)
+		}
+		all, end1 := s.previewing(t.Context(), &discoveryv1.PreviewFlowsRequest{ControlPoint: "ingress", Samples: 2})
+		denied, end2 := s.previewing(t.Context(), &discoveryv1.PreviewFlowsRequest{ControlPoint: "ingress", Samples: 1, DeniedOnly: true})
+		for range 2 {
+			r := s.request("ann")
+			r.HTTP.Headers["x-api-key"] = "k-hush"
+			s.engine.Start(t.Context(), &r).Free()
+		}
+		if err := errors.Join(<-end1, <-end2); err != nil {
+			t.Fatal(err)
+		}
+		first, second, only := <-all, <-all, <-denied
+		if first.Verdict != "admit" || first.Reason != "admitted" || first.Message != "admitted" || first.Policy != "" || first.RetryAfterSeconds != nil {
+			t.Errorf("the first: got %v", first)
+		}
+		want := "policy per-key, rate limiter root.3, account http.request.header.x_api_key:(hidden, 6 bytes): 1 token asked, 0 left (limit 1 per 60s, burst 1); retry in 60s"
+		if strings.ReplaceAll(second.Message, "1m0s", "60s") != want {
+			t.Errorf("got the message %q, want %q", second.Message, want)
+		}
+		if second.Verdict != "deny" || second.Reason != "rate_limited" || second.Policy != "per-key" || second.Limiter != "root.3" || second.GetRetryAfterSeconds() != 60 {
+			t.Errorf("the second: got %v", second)
+		}
+		if !proto.Equal(only, second) {
+			t.Errorf("with denied_only: got %v, want %v", only, second)
+		}
+		if text := fmt.Sprint(first, second); strings.Contains(text, "hush") {
+			t.Errorf("a secret is shown: %s", text)
+		}
+	})
+}
+
 // TestPreviewMemory: what waits for a client that does not read takes little memory, however large requests are.
 func TestPreviewMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -208,6 +250,7 @@ func TestPreviewMemory(t *testing.T) {
 	})
 }
 
+// TestPreviewSlowClient: flows do not wait for a client that reads slowly. What it misses is counted.
 func TestPreviewSlowClient(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSeen(t, nil)
@@ -360,7 +403,7 @@ func TestShowPath(t *testing.T) {
 // TestHugeSample: whatever a flow carries, what is shown of it fits into a message.
 func TestHugeSample(t *testing.T) {
 	huge := strings.Repeat("\xff", 1<<16)
-	one := &tapped{at: time.Now(), Sample: flow.Sample{Before: map[string]string{}, HTTP: &classify.Request{
+	one := &tapped{Sample: flow.Sample{Before: map[string]string{}, HTTP: &classify.Request{
 		Method: huge, Path: "/" + strings.Repeat("/", 1<<16) + "?a=" + huge, Host: huge, Headers: map[string]string{}, Body: huge + huge,
 		SourceServices: strings.Split(huge, ""), Source: classify.Address{Text: huge},
 	}}}

@@ -6,13 +6,13 @@ import (
 	"context"
 	"math"
 	"sync/atomic"
-	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	discoveryv1 "github.com/sluice-project/sluice/api/gen/sluice/discovery/v1"
+	"github.com/sluice-project/sluice/internal/classify"
 	"github.com/sluice-project/sluice/internal/flow"
 	"github.com/sluice-project/sluice/internal/label"
 	"github.com/sluice-project/sluice/internal/label/cel"
@@ -28,10 +28,9 @@ const (
 	previewBytes = 4 << 20
 )
 
-// tapped is a flow with the time at which it began.
+// tapped is a flow that waits for the client.
 type tapped struct {
 	flow.Sample
-	at    time.Time
 	bytes int64
 }
 
@@ -53,10 +52,13 @@ func (s *DiscoveryService) preview(ctx context.Context, in *discoveryv1.PreviewF
 	seen := make(chan tapped, previewBuffer)
 	var waiting atomic.Int64 // bytes
 	stop := s.engine.Tap(in.ControlPoint, in.Service, filter, math.MaxInt, func(one flow.Sample) {
+		if in.DeniedOnly && one.Verdict.Admitted {
+			return
+		}
 		bytes := int64(one.Bytes())
 		if now := waiting.Add(bytes); now <= previewBytes || now == bytes {
 			select {
-			case seen <- tapped{one, time.Now(), bytes}:
+			case seen <- tapped{one, bytes}:
 				return
 			default: // nobody who decides a flow waits for a client
 			}
@@ -107,8 +109,9 @@ func checkPreview(in *discoveryv1.PreviewFlowsRequest) (filter label.Expr, sampl
 // sample is a flow as the API shows it.
 func (v view) sample(one *tapped) *discoveryv1.PreviewFlowsResponse {
 	out := &discoveryv1.PreviewFlowsResponse{
-		Time: timestamppb.New(one.at), LabelsBefore: v.labels(one.Before), LabelsAfter: v.labels(one.After), Http: v.request(one.HTTP),
+		Time: timestamppb.New(one.Began), LabelsBefore: v.labels(one.Before), LabelsAfter: v.labels(one.After), Http: v.request(one.HTTP),
 	}
+	v.verdict(out, one.Verdict)
 	for _, name := range one.Services {
 		out.Services = append(out.Services, printableText(name))
 	}
@@ -121,4 +124,24 @@ func (v view) sample(one *tapped) *discoveryv1.PreviewFlowsResponse {
 		}
 	}
 	return out
+}
+
+// verdict shows why a flow was admitted or denied. The name of an account is the value of a label, so it may be a secret,
+// such as the API key by which requests are limited.
+func (v view) verdict(out *discoveryv1.PreviewFlowsResponse, of flow.Verdict) {
+	out.Verdict, out.Reason, out.WaitedSeconds = "deny", of.Reason.String(), of.Waited.Seconds()
+	if of.Admitted {
+		out.Verdict = "admit"
+	}
+	if l := of.Limiter; l != nil {
+		out.Policy, out.Limiter = printableText(l.Policy), printableText(l.Component)
+		if of.Key != "" {
+			of.Key = classify.ShowLabel(l.LimitBy, of.Key)
+		}
+	}
+	if !of.Admitted && of.RetryAfter > 0 {
+		seconds := of.RetryAfter.Seconds()
+		out.RetryAfterSeconds = &seconds
+	}
+	out.Message = cutText(of.Message(), maxShownMessage)
 }

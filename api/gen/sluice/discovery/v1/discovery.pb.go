@@ -702,7 +702,9 @@ type PreviewFlowsRequest struct {
 	Service string `protobuf:"bytes,3,opt,name=service,proto3" json:"service,omitempty"`
 	// Only flows whose labels, after classification, satisfy this CEL expression, such as
 	// `labels["user_type"] == "gold"`; empty: all.
-	Filter        string `protobuf:"bytes,4,opt,name=filter,proto3" json:"filter,omitempty"`
+	Filter string `protobuf:"bytes,4,opt,name=filter,proto3" json:"filter,omitempty"`
+	// Only flows that were denied.
+	DeniedOnly    bool `protobuf:"varint,5,opt,name=denied_only,json=deniedOnly,proto3" json:"denied_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -765,6 +767,13 @@ func (x *PreviewFlowsRequest) GetFilter() string {
 	return ""
 }
 
+func (x *PreviewFlowsRequest) GetDeniedOnly() bool {
+	if x != nil {
+		return x.DeniedOnly
+	}
+	return false
+}
+
 // PreviewFlowsResponse is one flow.
 type PreviewFlowsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -779,7 +788,21 @@ type PreviewFlowsResponse struct {
 	// What went wrong in classifiers.
 	Problems []*ClassifierProblem `protobuf:"bytes,5,rep,name=problems,proto3" json:"problems,omitempty"`
 	// The request as classifiers see it; only of HTTP flows.
-	Http          *structpb.Struct `protobuf:"bytes,6,opt,name=http,proto3" json:"http,omitempty"`
+	Http *structpb.Struct `protobuf:"bytes,6,opt,name=http,proto3" json:"http,omitempty"`
+	// "admit" or "deny".
+	Verdict string `protobuf:"bytes,7,opt,name=verdict,proto3" json:"verdict,omitempty"`
+	// Why: a stable code, see StartResponse of sluice.flow.v1.
+	Reason string `protobuf:"bytes,8,opt,name=reason,proto3" json:"reason,omitempty"`
+	// The same in one plain sentence, with the account. Values of labels that are secrets are hidden in it.
+	Message string `protobuf:"bytes,9,opt,name=message,proto3" json:"message,omitempty"`
+	// The policy that denied.
+	Policy string `protobuf:"bytes,10,opt,name=policy,proto3" json:"policy,omitempty"`
+	// The component of that policy that denied, for example "root.0".
+	Limiter string `protobuf:"bytes,11,opt,name=limiter,proto3" json:"limiter,omitempty"`
+	// When a retry has a chance, in seconds; absent: waiting does not help, or it is not known.
+	RetryAfterSeconds *float64 `protobuf:"fixed64,12,opt,name=retry_after_seconds,json=retryAfterSeconds,proto3,oneof" json:"retry_after_seconds,omitempty"`
+	// The time spent in queues, in seconds.
+	WaitedSeconds float64 `protobuf:"fixed64,13,opt,name=waited_seconds,json=waitedSeconds,proto3" json:"waited_seconds,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -854,6 +877,55 @@ func (x *PreviewFlowsResponse) GetHttp() *structpb.Struct {
 		return x.Http
 	}
 	return nil
+}
+
+func (x *PreviewFlowsResponse) GetVerdict() string {
+	if x != nil {
+		return x.Verdict
+	}
+	return ""
+}
+
+func (x *PreviewFlowsResponse) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *PreviewFlowsResponse) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *PreviewFlowsResponse) GetPolicy() string {
+	if x != nil {
+		return x.Policy
+	}
+	return ""
+}
+
+func (x *PreviewFlowsResponse) GetLimiter() string {
+	if x != nil {
+		return x.Limiter
+	}
+	return ""
+}
+
+func (x *PreviewFlowsResponse) GetRetryAfterSeconds() float64 {
+	if x != nil && x.RetryAfterSeconds != nil {
+		return *x.RetryAfterSeconds
+	}
+	return 0
+}
+
+func (x *PreviewFlowsResponse) GetWaitedSeconds() float64 {
+	if x != nil {
+		return x.WaitedSeconds
+	}
+	return 0
 }
 
 // ClassifierProblem is an error of one classifier.
@@ -982,25 +1054,36 @@ const file_sluice_discovery_v1_discovery_proto_rawDesc = "" +
 	"\bentities\x18\x02 \x01(\x05R\bentities\x12;\n" +
 	"\vlast_update\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"lastUpdate\x12\x14\n" +
-	"\x05error\x18\x04 \x01(\tR\x05error\"\x86\x01\n" +
+	"\x05error\x18\x04 \x01(\tR\x05error\"\xa7\x01\n" +
 	"\x13PreviewFlowsRequest\x12#\n" +
 	"\rcontrol_point\x18\x01 \x01(\tR\fcontrolPoint\x12\x18\n" +
 	"\asamples\x18\x02 \x01(\x05R\asamples\x12\x18\n" +
 	"\aservice\x18\x03 \x01(\tR\aservice\x12\x16\n" +
-	"\x06filter\x18\x04 \x01(\tR\x06filter\"\x95\x04\n" +
+	"\x06filter\x18\x04 \x01(\tR\x06filter\x12\x1f\n" +
+	"\vdenied_only\x18\x05 \x01(\bR\n" +
+	"deniedOnly\"\x87\x06\n" +
 	"\x14PreviewFlowsResponse\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x1a\n" +
 	"\bservices\x18\x02 \x03(\tR\bservices\x12`\n" +
 	"\rlabels_before\x18\x03 \x03(\v2;.sluice.discovery.v1.PreviewFlowsResponse.LabelsBeforeEntryR\flabelsBefore\x12]\n" +
 	"\flabels_after\x18\x04 \x03(\v2:.sluice.discovery.v1.PreviewFlowsResponse.LabelsAfterEntryR\vlabelsAfter\x12B\n" +
 	"\bproblems\x18\x05 \x03(\v2&.sluice.discovery.v1.ClassifierProblemR\bproblems\x12+\n" +
-	"\x04http\x18\x06 \x01(\v2\x17.google.protobuf.StructR\x04http\x1a?\n" +
+	"\x04http\x18\x06 \x01(\v2\x17.google.protobuf.StructR\x04http\x12\x18\n" +
+	"\averdict\x18\a \x01(\tR\averdict\x12\x16\n" +
+	"\x06reason\x18\b \x01(\tR\x06reason\x12\x18\n" +
+	"\amessage\x18\t \x01(\tR\amessage\x12\x16\n" +
+	"\x06policy\x18\n" +
+	" \x01(\tR\x06policy\x12\x18\n" +
+	"\alimiter\x18\v \x01(\tR\alimiter\x123\n" +
+	"\x13retry_after_seconds\x18\f \x01(\x01H\x00R\x11retryAfterSeconds\x88\x01\x01\x12%\n" +
+	"\x0ewaited_seconds\x18\r \x01(\x01R\rwaitedSeconds\x1a?\n" +
 	"\x11LabelsBeforeEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a>\n" +
 	"\x10LabelsAfterEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"o\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\x16\n" +
+	"\x14_retry_after_seconds\"o\n" +
 	"\x11ClassifierProblem\x12\x16\n" +
 	"\x06policy\x18\x01 \x01(\tR\x06policy\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x05R\x05index\x12\x12\n" +
@@ -1073,6 +1156,7 @@ func file_sluice_discovery_v1_discovery_proto_init() {
 	if File_sluice_discovery_v1_discovery_proto != nil {
 		return
 	}
+	file_sluice_discovery_v1_discovery_proto_msgTypes[10].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

@@ -38,8 +38,8 @@ type DiscoveryServiceClient interface {
 	ListControlPoints(ctx context.Context, in *ListControlPointsRequest, opts ...grpc.CallOption) (*ListControlPointsResponse, error)
 	// ListServices lists the services that discovery knows, with the addresses behind them.
 	ListServices(ctx context.Context, in *ListServicesRequest, opts ...grpc.CallOption) (*ListServicesResponse, error)
-	// PreviewFlows answers with the next flows that pass a control point, as they come, until it has as many as
-	// asked for.
+	// PreviewFlows answers with the next flows that come to a control point, as they are decided, until it has as many
+	// as asked for.
 	PreviewFlows(ctx context.Context, in *PreviewFlowsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[PreviewFlowsResponse], error)
 }
 
@@ -102,8 +102,8 @@ type DiscoveryServiceServer interface {
 	ListControlPoints(context.Context, *ListControlPointsRequest) (*ListControlPointsResponse, error)
 	// ListServices lists the services that discovery knows, with the addresses behind them.
 	ListServices(context.Context, *ListServicesRequest) (*ListServicesResponse, error)
-	// PreviewFlows answers with the next flows that pass a control point, as they come, until it has as many as
-	// asked for.
+	// PreviewFlows answers with the next flows that come to a control point, as they are decided, until it has as many
+	// as asked for.
 	PreviewFlows(*PreviewFlowsRequest, grpc.ServerStreamingServer[PreviewFlowsResponse]) error
 	mustEmbedUnimplementedDiscoveryServiceServer()
 }

@@ -51,8 +51,8 @@ type DiscoveryServiceClient interface {
 	ListControlPoints(context.Context, *connect.Request[v1.ListControlPointsRequest]) (*connect.Response[v1.ListControlPointsResponse], error)
 	// ListServices lists the services that discovery knows, with the addresses behind them.
 	ListServices(context.Context, *connect.Request[v1.ListServicesRequest]) (*connect.Response[v1.ListServicesResponse], error)
-	// PreviewFlows answers with the next flows that pass a control point, as they come, until it has as many as
-	// asked for.
+	// PreviewFlows answers with the next flows that come to a control point, as they are decided, until it has as many
+	// as asked for.
 	PreviewFlows(context.Context, *connect.Request[v1.PreviewFlowsRequest]) (*connect.ServerStreamForClient[v1.PreviewFlowsResponse], error)
 }
 
@@ -116,8 +116,8 @@ type DiscoveryServiceHandler interface {
 	ListControlPoints(context.Context, *connect.Request[v1.ListControlPointsRequest]) (*connect.Response[v1.ListControlPointsResponse], error)
 	// ListServices lists the services that discovery knows, with the addresses behind them.
 	ListServices(context.Context, *connect.Request[v1.ListServicesRequest]) (*connect.Response[v1.ListServicesResponse], error)
-	// PreviewFlows answers with the next flows that pass a control point, as they come, until it has as many as
-	// asked for.
+	// PreviewFlows answers with the next flows that come to a control point, as they are decided, until it has as many
+	// as asked for.
 	PreviewFlows(context.Context, *connect.Request[v1.PreviewFlowsRequest], *connect.ServerStream[v1.PreviewFlowsResponse]) error
 }
 
