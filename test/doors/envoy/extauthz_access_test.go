@@ -3,19 +3,10 @@
 package envoy
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
-	"math/big"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/sluice-project/sluice/test/doors/doorstest"
 )
@@ -36,7 +27,7 @@ func askForTokens(t *testing.T) string {
 func TestExtAuthzSendsATokenOverTLS(t *testing.T) {
 	t.Parallel()
 	doorstest.Require(t, "bin/envoy")
-	cert, key := certificate(t)
+	cert, key := doorstest.Certificate(t)
 	sluice := doorstest.Sluice(t, doorstest.Options{
 		Policies: []string{slotPolicy}, Args: []string{"--config", askForTokens(t), "--tls-cert", cert, "--tls-key", key},
 	})
@@ -98,34 +89,4 @@ func checkSlots(t *testing.T, envoy *proxy, app *app) {
 		t.Errorf("the first request: got %d, want 200", got)
 	}
 	doorstest.Eventually(t, func() error { return wantStatus(envoy.get("/"), 200) })
-}
-
-// certificate makes one for localhost, signed by itself, and returns the paths of it and its key.
-func certificate(t *testing.T) (cert, key string) {
-	t.Helper()
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "localhost"}, DNSNames: []string{"localhost"},
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign, IsCA: true, BasicConstraintsValid: true,
-	}
-	signed, err := x509.CreateCertificate(rand.Reader, template, template, &private.PublicKey, private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	encoded, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	write := func(name, kind string, raw []byte) string {
-		path := filepath.Join(t.TempDir(), name)
-		if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: raw}), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return path
-	}
-	return write("cert.pem", "CERTIFICATE", signed), write("key.pem", "PRIVATE KEY", encoded)
 }
