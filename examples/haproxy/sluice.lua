@@ -62,13 +62,18 @@ local function question(txn)
   return table.concat(lines, "\r\n")
 end
 
--- beginning returns what is sent of a body, and how long the body is. HAProxy has no more of it than fits into a buffer.
+-- beginning returns what is sent of a body, and how long the body is. HAProxy has no more of it than fits into a buffer:
+-- when that is full, and nobody said how long the body is, there is at least one byte more.
 local function beginning(txn)
   if settings.body ~= "on" then
     return "", 0
   end
   local text = txn.sf:req_body()
-  return text:sub(1, settings.body_bytes), math.max(txn.f:req_body_size() or 0, #text)
+  local size = math.max(txn.f:req_body_size() or 0, #text)
+  if text ~= "" and size == #text and not txn.f:req_hdr("content-length") and not txn.req:may_recv() then
+    size = size + 1
+  end
+  return text:sub(1, settings.body_bytes), size
 end
 
 -- ask sends a request and returns the status, the headers and the body of the answer, or nil and why there is none.

@@ -5,6 +5,7 @@ package haproxy
 
 import (
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -72,7 +73,22 @@ var bodies = []string{
 }
 
 func TestSendsBodies(t *testing.T) {
-	start(t, []string{proxytest.BodyPolicy}, bodies...).TestBodies(t, false)
+	start(t, []string{proxytest.BodyPolicy}, bodies...).TestBodies(t)
+}
+
+// TestSmallBuffers: what does not fit into a buffer counts as truncated, whether HAProxy knows how long it is or not.
+func TestSmallBuffers(t *testing.T) {
+	p := start(t, []string{proxytest.BodyPolicy}, "# setenv SLUICE_BODY on", "setenv SLUICE_BODY on",
+		"# http-request wait-for-body", "http-request wait-for-body")
+	for _, chunks := range []bool{false, true} {
+		for size, want := range map[int]string{10_000: "mutation", 20_000: ""} {
+			key := fmt.Sprint(size, chunks)
+			status, labels := p.Post(t, http.DefaultClient, key, proxytest.JSON, proxytest.Mutation(size), chunks)
+			if cut := labels["cut"] == "yes"; status != http.StatusOK || labels["operation"] != want || cut != (want == "") {
+				t.Errorf("%d bytes, chunks: %v: got %d with the labels %v, want the operation %q", size, chunks, status, labels, want)
+			}
+		}
+	}
 }
 
 func TestSendsNoBodies(t *testing.T) {

@@ -107,7 +107,7 @@ func TestLuaGivesSlotsBack(t *testing.T) {
 }
 
 func TestLuaSendsBodies(t *testing.T) {
-	start(t, "lua.conf", []string{proxytest.BodyPolicy}, "-- body = true", "body = true").TestBodies(t, true)
+	start(t, "lua.conf", []string{proxytest.BodyPolicy}, "-- body = true", "body = true").TestBodies(t)
 }
 
 func TestLuaSendsNoBodies(t *testing.T) {
