@@ -73,12 +73,12 @@ var bodies = []string{
 }
 
 func TestSendsBodies(t *testing.T) {
-	start(t, []string{proxytest.BodyPolicy}, bodies...).TestBodies(t)
+	startWith(t, proxytest.WithBodies(t), bodies...).TestBodies(t)
 }
 
 // TestSmallBuffers: what does not fit into a buffer counts as truncated, whether HAProxy knows how long it is or not.
 func TestSmallBuffers(t *testing.T) {
-	p := start(t, []string{proxytest.BodyPolicy}, "# setenv SLUICE_BODY on", "setenv SLUICE_BODY on",
+	p := startWith(t, proxytest.WithBodies(t), "# setenv SLUICE_BODY on", "setenv SLUICE_BODY on",
 		"# http-request wait-for-body", "http-request wait-for-body")
 	for _, chunks := range []bool{false, true} {
 		for size, want := range map[int]string{10_000: "mutation", 20_000: ""} {
@@ -91,8 +91,15 @@ func TestSmallBuffers(t *testing.T) {
 	}
 }
 
+// TestRefusesLongBodies tries the rule that the guide gives.
+func TestRefusesLongBodies(t *testing.T) {
+	replace := append(bodies[:len(bodies)-2:len(bodies)-2], "# http-request wait-for-body time 1s",
+		"http-request wait-for-body time 1s\n    http-request deny status 413 if { req.body_len gt 65536 }")
+	startWith(t, proxytest.WithBodies(t), replace...).TestRefused(t)
+}
+
 func TestSendsNoBodies(t *testing.T) {
-	start(t, []string{proxytest.BodyPolicy}).TestNoBodies(t)
+	startWith(t, proxytest.WithBodies(t)).TestNoBodies(t)
 }
 
 func TestGuide(t *testing.T) {

@@ -49,7 +49,7 @@ policy:
 func TestPlugin(t *testing.T) {
 	lua := doorstest.Require(t, "bin/lua-root/usr/bin/lua5.1")
 	root := strings.TrimSuffix(lua, "/usr/bin/lua5.1")
-	s := doorstest.Sluice(t, doorstest.Options{Policies: []string{proxytest.Policy, proxytest.BodyPolicy, slow, consumers}})
+	s := doorstest.Sluice(t, proxytest.WithBodies(t, proxytest.Policy, slow, consumers))
 	for _, file := range []string{"kong/plugins/sluice/handler.lua", "kong/plugins/sluice/schema.lua", "spec/fakes.lua", "spec/sluice_spec.lua"} {
 		doorstest.Read(t, "examples/kong/"+file) // go test looks at what a test has read to know whether it must run again
 	}

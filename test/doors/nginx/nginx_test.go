@@ -107,16 +107,22 @@ func TestLuaGivesSlotsBack(t *testing.T) {
 }
 
 func TestLuaSendsBodies(t *testing.T) {
-	start(t, "lua.conf", []string{proxytest.BodyPolicy}, "-- body = true", "body = true").TestBodies(t)
+	startWith(t, "lua.conf", proxytest.WithBodies(t), "-- body = true", "body = true").TestBodies(t)
+}
+
+// TestLuaRefusesLongBodies tries the setting that the guide gives, and to send bodies for one location only.
+func TestLuaRefusesLongBodies(t *testing.T) {
+	startWith(t, "lua.conf", proxytest.WithBodies(t), `check { control_point = "shop" }`, `check { control_point = "shop", body = true }`,
+		"location / {", "location / { client_max_body_size 64k;").TestRefused(t)
 }
 
 func TestLuaSendsNoBodies(t *testing.T) {
-	start(t, "lua.conf", []string{proxytest.BodyPolicy}).TestNoBodies(t)
+	startWith(t, "lua.conf", proxytest.WithBodies(t)).TestNoBodies(t)
 }
 
 // TestLuaSendsBodiesOfHTTP2 posts without a length, which HTTP/2 allows.
 func TestLuaSendsBodiesOfHTTP2(t *testing.T) {
-	p := start(t, "lua.conf", []string{proxytest.BodyPolicy}, "-- body = true", "body = true", ";\n\n        location", " http2;\n\n        location")
+	p := startWith(t, "lua.conf", proxytest.WithBodies(t), "-- body = true", "body = true", ";\n\n        location", " http2;\n\n        location")
 	protocols := &http.Protocols{}
 	protocols.SetUnencryptedHTTP2(true)
 	client := &http.Client{Transport: &http.Transport{Protocols: protocols}, Timeout: doorstest.Patience}

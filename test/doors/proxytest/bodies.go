@@ -7,8 +7,12 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/sluice-project/sluice/test/doors/doorstest"
 )
 
 // BodyPolicy admits two mutations of GraphQL with each API key, and labels what else it sees of bodies.
@@ -40,6 +44,16 @@ policy:
           rules:
             got: {extractor: {cel: 'string(size(request.body))'}}
 `
+
+// WithBodies are the options of a Sluice that has BodyPolicy and further ones, and time for Rego when tests share a processor.
+func WithBodies(t testing.TB, policies ...string) doorstest.Options {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "sluice.yaml")
+	if err := os.WriteFile(file, []byte("classifiers:\n  timeout: 1s\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return doorstest.Options{Policies: append(policies, BodyPolicy), Args: []string{"--config", file}}
+}
 
 // JSON is the media type of a body.
 const JSON = "application/json"
@@ -148,6 +162,21 @@ func (p *Proxy) testBody(t *testing.T, key, kind, body string, chunks, mutation,
 		}
 		if want := fmt.Sprint(len(body)); body != "" && !chunks && labels["size"] != want {
 			t.Errorf("%s: got the labels %v, want the size %s", key, labels, want)
+		}
+	}
+}
+
+// TestRefused needs BodyPolicy, and a proxy that refuses bodies that it would not send whole.
+func (p *Proxy) TestRefused(t *testing.T) {
+	const bound = 64 << 10
+	for n, want := range map[int]int{
+		bound - len(Mutation(0)): http.StatusOK, bound - len(Mutation(0)) + 1: http.StatusRequestEntityTooLarge, 3 * bound: http.StatusRequestEntityTooLarge,
+	} {
+		for _, chunks := range []bool{false, true} {
+			status, labels := p.Post(t, http.DefaultClient, fmt.Sprint(n, chunks), JSON, Mutation(n), chunks)
+			if status != want || want == http.StatusOK && labels["operation"] != "mutation" {
+				t.Errorf("%d further bytes, chunks: %v: got %d with the labels %v, want %d", n, chunks, status, labels, want)
+			}
 		}
 	}
 }
