@@ -41,3 +41,16 @@ func TestClientBody(t *testing.T) {
 		t.Errorf("got %s, want that nothing is said about a retry that does not help", body)
 	}
 }
+
+// TestSecretsAreNotEchoed: a cost that makes no sense is told back, but not when it came in a header with a secret.
+func TestSecretsAreNotEchoed(t *testing.T) {
+	for key, want := range map[string]string{"cost": "label cost: -77 is", "http.request.header.x_token": "label http.request.header.x_token: (hidden, 3 bytes) is"} {
+		spec := rateSpec(1, "cp", "", label.Expr{}, limit.BucketRule{Capacity: 1, FillAmount: 1, Interval: time.Second})
+		spec.TokensKey = key
+		f := start(newEngine(t, spec), "cp", key, "-77")
+		if got := f.Verdict.Detail; f.Verdict.Reason != InvalidRequest || !strings.HasPrefix(got, want) {
+			t.Errorf("got %s %q, want invalid_request %q", f.Verdict.Reason, got, want)
+		}
+		f.Free()
+	}
+}

@@ -195,8 +195,10 @@ func TestTapTellsVerdicts(t *testing.T) {
 			reason Reason
 			waited time.Duration
 		}{
-			{"first", Admitted, 0}, {"leaves", Cancelled, time.Second},
-			{"impatient", QueueTimeout, 2 * time.Second}, {"patient", Admitted, 3 * time.Second},
+			{"first", Admitted, 0},
+			{"leaves", Cancelled, time.Second},
+			{"impatient", QueueTimeout, 2 * time.Second},
+			{"patient", Admitted, 3 * time.Second},
 		}
 		if len(got) != len(want) || late.Load() != 1 || e.heldBytes.Load() != 0 {
 			t.Fatalf("%d and %d flows were shown, want %d and 1; %d bytes are left", len(got), late.Load(), len(want), e.heldBytes.Load())
