@@ -78,17 +78,21 @@ func TestSendsBodies(t *testing.T) {
 
 // TestSmallBuffers: what does not fit into a buffer counts as truncated, whether HAProxy knows how long it is or not.
 func TestSmallBuffers(t *testing.T) {
+	plain := doorstest.FreeAddr(t)
 	p := startWith(t, proxytest.WithBodies(t), "# setenv SLUICE_BODY on", "setenv SLUICE_BODY on",
-		"# http-request wait-for-body", "http-request wait-for-body")
-	for _, chunks := range []bool{false, true} {
+		"# http-request wait-for-body", "bind "+plain+" proto h2\n    http-request wait-for-body")
+	test := func(name string, client *http.Client, chunks bool) {
 		for size, want := range map[int]string{10_000: "mutation", 20_000: ""} {
-			key := fmt.Sprint(size, chunks)
-			status, labels := p.Post(t, http.DefaultClient, key, proxytest.JSON, proxytest.Mutation(size), chunks)
+			status, labels := p.Post(t, client, fmt.Sprint(size, name), proxytest.JSON, proxytest.Mutation(size), chunks)
 			if cut := labels["cut"] == "yes"; status != http.StatusOK || labels["operation"] != want || cut != (want == "") {
-				t.Errorf("%d bytes, chunks: %v: got %d with the labels %v, want the operation %q", size, chunks, status, labels, want)
+				t.Errorf("%d bytes, %s: got %d with the labels %v, want the operation %q", size, name, status, labels, want)
 			}
 		}
 	}
+	test("of a known length", http.DefaultClient, false)
+	test("in chunks", http.DefaultClient, true)
+	p.Addr = plain
+	test("by HTTP/2, of an unknown length", proxytest.HTTP2(), true)
 }
 
 // TestRefusesLongBodies tries the rule that the guide gives.

@@ -123,9 +123,7 @@ func TestLuaSendsNoBodies(t *testing.T) {
 // TestLuaSendsBodiesOfHTTP2 posts without a length, which HTTP/2 allows.
 func TestLuaSendsBodiesOfHTTP2(t *testing.T) {
 	p := startWith(t, "lua.conf", proxytest.WithBodies(t), "-- body = true", "body = true", ";\n\n        location", " http2;\n\n        location")
-	protocols := &http.Protocols{}
-	protocols.SetUnencryptedHTTP2(true)
-	client := &http.Client{Transport: &http.Transport{Protocols: protocols}, Timeout: doorstest.Patience}
+	client := proxytest.HTTP2()
 	for i, want := range []int{http.StatusOK, http.StatusOK, http.StatusTooManyRequests} {
 		if got, labels := p.Post(t, client, "ann", proxytest.JSON, proxytest.Mutation(0), true); got != want {
 			t.Errorf("mutation %d: got %d with the labels %v, want %d", i+1, got, labels, want)

@@ -114,14 +114,18 @@ type pieces struct{ rest io.Reader }
 
 func (p pieces) Read(b []byte) (int, error) { return p.rest.Read(b[:min(len(b), 1000)]) }
 
+// HTTP2 is a client that speaks HTTP/2 without TLS, in which bodies need neither a length nor chunks.
+func HTTP2() *http.Client {
+	protocols := &http.Protocols{}
+	protocols.SetUnencryptedHTTP2(true)
+	return &http.Client{Transport: &http.Transport{Protocols: protocols}, Timeout: doorstest.Patience}
+}
+
 // TestBodies needs BodyPolicy, and a proxy that sends the first 64 KiB of bodies.
 func (p *Proxy) TestBodies(t *testing.T) {
 	const bound = 64 << 10
 	long := Mutation(100 << 10)
-	for _, tt := range []struct {
-		name, kind, body string
-		mutation, cut    bool
-	}{
+	for _, s := range []sample{
 		{"short", JSON, Mutation(0), true, false},
 		{"40 kB", JSON, Mutation(40 << 10), true, false},
 		{"as much as is sent", JSON, Mutation(bound - len(Mutation(0))), true, false},
@@ -134,17 +138,23 @@ func (p *Proxy) TestBodies(t *testing.T) {
 		{"empty", JSON, "", false, false},
 	} {
 		for _, chunks := range []bool{false, true} {
-			key := fmt.Sprintf("%s, chunks: %v", tt.name, chunks)
-			p.testBody(t, key, tt.kind, tt.body, chunks, tt.mutation, tt.cut)
+			p.testBody(t, s, chunks)
 		}
 	}
 }
 
-func (p *Proxy) testBody(t *testing.T, key, kind, body string, chunks, mutation, cut bool) {
+// sample is a body, and what classifiers make of it.
+type sample struct {
+	name, kind, body string
+	mutation, cut    bool
+}
+
+func (p *Proxy) testBody(t *testing.T, s sample, chunks bool) {
 	t.Helper()
+	key := fmt.Sprintf("%s, chunks: %v", s.name, chunks)
 	for i := range 3 {
-		status, labels := p.Post(t, http.DefaultClient, key, kind, body, chunks)
-		if mutation && i == 2 {
+		status, labels := p.Post(t, http.DefaultClient, key, s.kind, s.body, chunks)
+		if s.mutation && i == 2 {
 			if status != http.StatusTooManyRequests {
 				t.Errorf("%s: got %d for the third mutation, want 429", key, status)
 			}
@@ -154,13 +164,13 @@ func (p *Proxy) testBody(t *testing.T, key, kind, body string, chunks, mutation,
 			t.Errorf("%s: got %d for request %d, want 200", key, status, i+1)
 			continue
 		}
-		if got := labels["operation"] == "mutation"; got != mutation {
-			t.Errorf("%s: got the labels %v, want a mutation: %v", key, labels, mutation)
+		if got := labels["operation"] == "mutation"; got != s.mutation {
+			t.Errorf("%s: got the labels %v, want a mutation: %v", key, labels, s.mutation)
 		}
-		if got := labels["cut"] == "yes"; got != cut {
-			t.Errorf("%s: got the labels %v, want one for a truncated body: %v", key, labels, cut)
+		if got := labels["cut"] == "yes"; got != s.cut {
+			t.Errorf("%s: got the labels %v, want one for a truncated body: %v", key, labels, s.cut)
 		}
-		if want := fmt.Sprint(len(body)); body != "" && !chunks && labels["size"] != want {
+		if want := fmt.Sprint(len(s.body)); s.body != "" && !chunks && labels["size"] != want {
 			t.Errorf("%s: got the labels %v, want the size %s", key, labels, want)
 		}
 	}
