@@ -50,7 +50,8 @@ func (r *Request) fromBaggage(key string) (string, bool) {
 }
 
 // IgnoredBaggage is the number of members of the baggage header that make no labels: because they are not as W3C
-// Baggage says, or beyond its bounds of 64 members and 8192 bytes.
+// Baggage says, or beyond its bounds of 64 members and 8192 bytes, or because their keys are those of labels that
+// are made of the request or of discovery, which whoever sends the request must not choose.
 func (r *Request) IgnoredBaggage() int {
 	r.members()
 	return r.baggage.ignored
@@ -100,7 +101,7 @@ func parseMember(text string) (member, bool) {
 	text, _, _ = strings.Cut(text, ";")
 	key, value, ok := strings.Cut(text, "=")
 	key, value = strings.Trim(key, " \t"), strings.Trim(value, " \t")
-	if !ok || !isToken(key) || !isBaggageValue(value) {
+	if !ok || !isToken(key) || isOwn(key) || !isBaggageValue(value) {
 		return member{}, false
 	}
 	return member{key, unescape(value)}, true

@@ -11,14 +11,15 @@ import (
 // about which nothing is known. Its fields must not change while a flow uses it. Methods read baggage on first
 // use: call them from one goroutine at a time.
 //
-// The labels of a request are, later ones winning:
+// The labels of a request are these; no two of them can have the same key:
 //
 //	http.method, http.target (path and query), http.host, http.scheme,
 //	http.flavor (1.0, 1.1, 2.0, 3.0), http.request_content_length (-1: not known),
 //	http.path (only with PathLabel)
 //	http.request.header.<name>, name in lower case and '-' as '_'; none for names beginning with ':'
-//	the members of the baggage header, by their keys
 //	aperture.source_fqdns, aperture.destination_fqdns: services, joined with ','
+//	the members of the baggage header, by their keys, except http.* and the two above: what a request is and
+//	where it comes from, nobody can say otherwise
 //
 // Those of headers and http.request_content_length are not for analytics, the others are.
 type Request struct {
@@ -80,6 +81,7 @@ const (
 	keyPath              = "http.path"
 	keySources           = "aperture.source_fqdns"
 	keyDestinations      = "aperture.destination_fqdns"
+	ownPrefix            = "http." // of all labels that are made of the request
 	headerPrefix         = "http.request.header."
 	unknownService       = "UNKNOWN"
 	maxHeaderName        = 128 // longer names of headers are looked up by going through all of them
@@ -90,23 +92,23 @@ const (
 // Label finds one label of the request, without making all of them. It allocates only when it first meets baggage,
 // for several services of one address, and for http.request_content_length.
 func (r *Request) Label(key string) (value string, ok bool) {
-	switch key {
-	case keySources:
-		if value, ok = r.services(r.SourceServices); ok {
-			return value, true
-		}
-	case keyDestinations:
-		if value, ok = r.services(r.DestinationServices); ok {
-			return value, true
-		}
-	}
-	if value, ok = r.fromBaggage(key); ok {
-		return value, true
+	switch {
+	case key == keySources:
+		return r.services(r.SourceServices)
+	case key == keyDestinations:
+		return r.services(r.DestinationServices)
+	case !strings.HasPrefix(key, ownPrefix):
+		return r.fromBaggage(key)
 	}
 	if name, isHeader := strings.CutPrefix(key, headerPrefix); isHeader {
 		return r.header(name)
 	}
 	return r.attribute(key)
+}
+
+// isOwn tells whether a label with the key is made of the request or of discovery.
+func isOwn(key string) bool {
+	return strings.HasPrefix(key, ownPrefix) || key == keySources || key == keyDestinations
 }
 
 // attribute finds a label that every request has.
@@ -133,30 +135,20 @@ func (r *Request) attribute(key string) (value string, ok bool) {
 // EachLabel calls f with every label of the request, in no order; telemetry tells whether it may be shown in
 // analytics.
 func (r *Request) EachLabel(f func(key, value string, telemetry bool)) {
-	each := func(key, value string, telemetry bool) {
-		if _, replaced := r.fromBaggage(key); !replaced {
-			f(key, value, telemetry)
-		}
-	}
 	for _, key := range [...]string{keyMethod, keyTarget, keyHost, keyScheme, keyFlavor, keyLength, keyPath} {
 		if value, ok := r.attribute(key); ok {
-			each(key, value, key != keyLength)
+			f(key, value, key != keyLength)
 		}
 	}
-	r.eachHeader(func(label, value string) { each(headerPrefix+label, value, false) })
-	sources, hasSources := r.services(r.SourceServices)
-	destinations, hasDestinations := r.services(r.DestinationServices)
-	for _, m := range r.members() {
-		if m.key == keySources && hasSources || m.key == keyDestinations && hasDestinations {
-			continue
-		}
-		f(m.key, m.value, true)
-	}
-	if hasSources {
+	r.eachHeader(func(label, value string) { f(headerPrefix+label, value, false) })
+	if sources, ok := r.services(r.SourceServices); ok {
 		f(keySources, sources, true)
 	}
-	if hasDestinations {
+	if destinations, ok := r.services(r.DestinationServices); ok {
 		f(keyDestinations, destinations, true)
+	}
+	for _, m := range r.members() {
+		f(m.key, m.value, true)
 	}
 }
 

@@ -36,19 +36,22 @@ func TestLabels(t *testing.T) {
 		ID: "1", Method: "GET", Path: "/a/b?c=d", Host: "example.com", Scheme: "https", Protocol: "HTTP/2", Size: 12,
 		Headers: map[string]string{
 			":path": "/a/b", "user-agent": "curl/8", "x_y-z": "mixed", "x-under_score": "u", "plain": "p", "": "empty",
-			"baggage":         "user=ann,http.scheme=ftp;ttl=5,http.request.header.plain=other",
+			"baggage":         "user=ann,http.scheme=ftp;ttl=5,http.request.header.plain=other,http.request.header.nope=made,http.path=/x",
 			"content-length":  "12",
 			"x-one_two-three": "loses", "x-one-two-three": "wins", "a_b-c": "first", "a-b_c": "second",
 		},
 		SourceServices: []string{"web"}, DestinationServices: []string{"db", "db2"},
 	}
 	want := map[string]string{
-		"http.method": "+GET", "http.target": "+/a/b?c=d", "http.host": "+example.com", "http.scheme": "+ftp", "http.flavor": "+2.0",
-		"http.request_content_length": "12", "http.request.header.user_agent": "curl/8", "http.request.header.plain": "+other",
+		"http.method": "+GET", "http.target": "+/a/b?c=d", "http.host": "+example.com", "http.scheme": "+https", "http.flavor": "+2.0",
+		"http.request_content_length": "12", "http.request.header.user_agent": "curl/8", "http.request.header.plain": "p",
 		"http.request.header.x_y_z": "mixed", "http.request.header.x_under_score": "u", "http.request.header.content_length": "12",
 		"http.request.header.x_one_two_three": "wins", "http.request.header.a_b_c": "second",
 		"http.request.header.baggage": r.Headers["baggage"],
 		"user":                        "+ann", "aperture.source_fqdns": "+web", "aperture.destination_fqdns": "+db,db2",
+	}
+	if n := r.IgnoredBaggage(); n != 4 {
+		t.Errorf("%d members of the baggage are ignored, want 4", n)
 	}
 	if diff := cmp.Diff(want, labels(t, r)); diff != "" {
 		t.Errorf("labels differ (-want +got):\n%s", diff)
@@ -121,16 +124,22 @@ func TestBaggage(t *testing.T) {
 		"broken encoding":      {"a=100%,b=%zz,c=50%25", map[string]string{"a": "100%", "b": "%zz", "c": "50%"}, 0},
 		"encoded line ends":    {"a=x%0D%0ASet-Cookie:y", map[string]string{"a": "x\r\nSet-Cookie:y"}, 0},
 		"encoded NUL":          {"a=%00", map[string]string{"a": "\x00"}, 0},
-		"not UTF-8":            {"a=%ff,b=\xff", map[string]string{"a": "\uFFFD", "b": "\uFFFD"}, 0},
-		"UTF-8":                {"a=%C3%BC,b=ü", map[string]string{"a": "ü", "b": "ü"}, 0},
-		"no =":                 {"a,b=c", map[string]string{"b": "c"}, 1},
-		"no key":               {"=a,b=c", map[string]string{"b": "c"}, 1},
-		"bad key":              {"a b=c,d\x00=e,(f)=g,ü=h,b=c", map[string]string{"b": "c"}, 4},
-		"bad value":            {"a=b c,d=\"e\",f=\\g,h=i\nj,b=c", map[string]string{"b": "c"}, 4},
-		"empty members":        {",, ,b=c,", map[string]string{"b": "c"}, 0},
-		"nothing":              {" ", map[string]string{}, 0},
-		"too long":             {"a=b," + "long=" + strings.Repeat("x", 9000) + ",c=d", map[string]string{"a": "b"}, 2},
-		"ten megabytes":        {"a=b," + strings.Repeat(strings.Repeat("x", 99)+",", 100_000), map[string]string{"a": "b"}, 100_000},
+		"labels of requests": {
+			"http.method=GET,http.request.header.x_tenant=victim,http.route=/x, aperture.source_fqdns =a,aperture.destination_fqdns=b," +
+				"http=c,HTTP.method=d,aperture.other=e,xhttp.method=f",
+			map[string]string{"http": "c", "HTTP.method": "d", "aperture.other": "e", "xhttp.method": "f"},
+			5,
+		},
+		"not UTF-8":     {"a=%ff,b=\xff", map[string]string{"a": "\uFFFD", "b": "\uFFFD"}, 0},
+		"UTF-8":         {"a=%C3%BC,b=ü", map[string]string{"a": "ü", "b": "ü"}, 0},
+		"no =":          {"a,b=c", map[string]string{"b": "c"}, 1},
+		"no key":        {"=a,b=c", map[string]string{"b": "c"}, 1},
+		"bad key":       {"a b=c,d\x00=e,(f)=g,ü=h,b=c", map[string]string{"b": "c"}, 4},
+		"bad value":     {"a=b c,d=\"e\",f=\\g,h=i\nj,b=c", map[string]string{"b": "c"}, 4},
+		"empty members": {",, ,b=c,", map[string]string{"b": "c"}, 0},
+		"nothing":       {" ", map[string]string{}, 0},
+		"too long":      {"a=b," + "long=" + strings.Repeat("x", 9000) + ",c=d", map[string]string{"a": "b"}, 2},
+		"ten megabytes": {"a=b," + strings.Repeat(strings.Repeat("x", 99)+",", 100_000), map[string]string{"a": "b"}, 100_000},
 	} {
 		r := &classify.Request{Headers: map[string]string{"baggage": c.header}}
 		got := map[string]string{}
@@ -191,13 +200,21 @@ func TestBaggageOut(t *testing.T) {
 func FuzzBaggage(f *testing.F) {
 	f.Add("a=b;p=q, c=%2520d", "ann")
 	f.Add("a=%0d%0a,=,\r\n", "x\r\ny")
+	f.Add("http.method=GET,http.request.header.x_tenant=victim, aperture.source_fqdns=a;b", "z")
 	f.Add(strings.Repeat("k=v,", 100), "%zz")
 	f.Fuzz(func(t *testing.T, header, value string) {
 		r := &classify.Request{Headers: map[string]string{"baggage": header}}
+		none := labels(t, &classify.Request{Headers: map[string]string{"baggage": ""}})
 		members := 0
 		for key, v := range labels(t, r) {
-			if strings.HasPrefix(key, "http.") {
+			if bare, own := none[key]; own {
+				if v != bare && key != "http.request.header.baggage" {
+					t.Fatalf("baggage makes %q of the label %q, want %q", v, key, bare)
+				}
 				continue
+			}
+			if strings.HasPrefix(key, "http.") || key == "aperture.source_fqdns" || key == "aperture.destination_fqdns" {
+				t.Fatalf("baggage makes the label %q", key)
 			}
 			members++
 			if strings.ToValidUTF8(v, "") != v || strings.ContainsAny(key, " \t\r\n,;=\"") {
