@@ -27,7 +27,7 @@ func convert(text string, more ...string) (*Result, error) {
 
 // The example has every kind of condition. After a change, run with -update and commit what you can explain.
 func TestExample(t *testing.T) {
-	const file, want = "testdata/example.yaml", "testdata/example.out"
+	const file, want = "testdata/example.yaml", "testdata/example.golden"
 	text, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
