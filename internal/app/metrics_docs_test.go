@@ -168,6 +168,7 @@ func metricsReference(metrics []metric) string {
 		{"sluice_signal_", "Time series and queries", ""},
 		{"sluice_alert", "Alerts", ""},
 		{"sluice_classifier", "Classifiers", "One series per classifier: `policy` is its policy and `index` its place in the list there."},
+		{"sluice_http_malformed", "", ""},
 		{"sluice_cache_", "Caches", ""},
 		{"sluice_discovery_", "Discovery", ""},
 		{"sluice_forwardauth_", "Doors", "What other systems ask by. The flows behind it count as all others."},

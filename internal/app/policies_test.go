@@ -6,8 +6,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sluice-project/sluice/internal/classify"
 	"github.com/sluice-project/sluice/internal/control"
 	"github.com/sluice-project/sluice/internal/document"
+	"github.com/sluice-project/sluice/internal/flow"
 )
 
 const groups = `
@@ -62,4 +64,87 @@ func TestPartsForOtherGroupsAreTold(t *testing.T) {
 			}
 		}
 	}
+}
+
+const malformed = `
+circuit:
+  components: []
+resources:
+  flow_control:
+    classifiers:
+      - selectors: [{control_point: a}]
+        rules:
+          field: {extractor: {json: {from: request.http.body, pointer: /field}}}
+          user: {extractor: {jwt: {from: request.http.bearer, json_pointer: /sub}}}
+        rego:
+          labels: {operation: {}}
+          module: |
+            package graph
+            import rego.v1
+            document := graphql.parse_query(input.parsed_body.query)
+            operation := document.Operations[0].Operation
+`
+
+// TestMalformedRequestsAreCounted: what strangers send wrong makes no labels and is seen all the same.
+func TestMalformedRequestsAreCounted(t *testing.T) {
+	p := metricsParts(t)
+	_, err := p.catalog.Apply(t.Context(), document.ApplyRequest{
+		Source: document.Source{Name: "malformed", Text: []byte(malformed)}, Origin: document.OriginAPI,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	kind := map[string]string{"content-type": "application/json"}
+	with := func(name, value string) map[string]string {
+		return map[string]string{"content-type": "application/json", name: value}
+	}
+	for _, tt := range []struct {
+		part string
+		in   classify.Request
+	}{
+		{"", classify.Request{Headers: with("authorization", "Bearer e30.eyJzdWIiOiJhIn0.c2ln"), Body: `{"query": "mutation { a }"}`}},
+		{"json", classify.Request{Headers: map[string]string{}, Body: `{"field": `}},
+		{"body", classify.Request{Headers: map[string]string{"content-type": "multipart/form-data; boundary=x"}, Body: "--x\r\nhalf"}},
+		{"jwt", classify.Request{Headers: with("authorization", "Bearer a.b"), Body: "{}"}},
+		{"jwt", classify.Request{Headers: with("authorization", "Bearer e30.bm90IGpzb24.c2ln"), Body: "{}"}},
+		{"argument", classify.Request{Headers: kind, Body: `{"query": "mutation {"}`}},
+		{"baggage", classify.Request{Headers: with("baggage", "no member"), Body: "{}"}},
+	} {
+		before := malformedCounts(t, p)
+		f := p.engine.Start(t.Context(), &flow.Request{ControlPoint: "a", HTTP: &tt.in, NoEnd: true})
+		if !f.Admitted() {
+			t.Errorf("%s: denied: %s", tt.part, f.Verdict.Message())
+		}
+		f.Free()
+		after := malformedCounts(t, p)
+		for part, n := range after {
+			want := before[part]
+			if part == tt.part || tt.part == "body" && part == "json" { // which the rule reads as well
+				want++
+			}
+			if n != want {
+				t.Errorf("%q %q: %s counts %v, want %v", tt.part, tt.in.Body, part, n, want)
+			}
+		}
+	}
+}
+
+func malformedCounts(t *testing.T, p *parts) map[string]float64 {
+	t.Helper()
+	families, err := p.registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := map[string]float64{}
+	for _, family := range families {
+		if family.GetName() == "sluice_http_malformed_total" {
+			for _, m := range family.GetMetric() {
+				out[m.GetLabel()[0].GetValue()] = m.GetCounter().GetValue()
+			}
+		}
+	}
+	if len(out) == 0 {
+		t.Fatal("sluice_http_malformed_total is not there")
+	}
+	return out
 }

@@ -50,7 +50,11 @@ func (in *Input) bodyJSON(b Bounds) (any, bool) {
 	if cut, err := in.Request.Truncated(b.MaxBodyBytes); cut || err != nil || body == "" {
 		return nil, false
 	}
-	if valid, tooMuch := CheckJSON(body); !valid || tooMuch {
+	valid, tooMuch := CheckJSON(body)
+	if !valid {
+		in.Note(MalformedJSON)
+	}
+	if !valid || tooMuch {
 		return nil, false
 	}
 	d := json.NewDecoder(strings.NewReader(body))

@@ -25,8 +25,26 @@ type Input struct {
 	// EachLabel calls f with all of them, in no order.
 	EachLabel func(f func(key, value string))
 
-	parsed parsed // filled when the first classifier needs it, for all of them
+	malformed Malformed
+	parsed    parsed // filled when the first classifier needs it, for all of them
 }
+
+// Malformed are parts of a request that are not what they should be, as a set of bits. Such parts make no labels.
+type Malformed uint8
+
+// The parts.
+const (
+	MalformedJSON     Malformed = 1 << iota // text that a rule reads as JSON
+	MalformedJWT                            // a JSON Web Token
+	MalformedBody                           // a body that is not what its content-type says
+	MalformedArgument                       // what a function of Rego could not read, such as GraphQL
+)
+
+// Note remembers that a part of the request is malformed.
+func (in *Input) Note(part Malformed) { in.malformed |= part }
+
+// Malformed are the parts that classifiers have found malformed so far.
+func (in *Input) Malformed() Malformed { return in.malformed }
 
 // Code says what went wrong in a classifier. The numbers are those of Aperture's ClassifierInfo.Error.
 type Code uint8

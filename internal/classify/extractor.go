@@ -101,6 +101,7 @@ func (s *jsonStep) run(in *Input, out []Label) ([]Label, *Error) {
 	}
 	if s.token {
 		if text, ok = payload(text); !ok {
+			in.Note(MalformedJWT)
 			return out, nil
 		}
 	}
@@ -112,11 +113,21 @@ func (s *jsonStep) run(in *Input, out []Label) ([]Label, *Error) {
 				out = append(out, s.labels[i].with(jsonText(raw), s.bounds))
 			}
 		}
+	} else {
+		in.Note(s.malformed())
 	}
 	clear(scan.found)
 	*scan = scanner{found: scan.found}
 	scanners.Put(scan)
 	return out, nil
+}
+
+// malformed is what text is that is no JSON.
+func (s *jsonStep) malformed() Malformed {
+	if s.token {
+		return MalformedJWT
+	}
+	return MalformedJSON
 }
 
 var scanners = sync.Pool{New: func() any { return new(scanner) }}

@@ -178,10 +178,34 @@ func (f *Flow) classify(r *Request) {
 		}
 		f.evaluate(&p.classifiers[i])
 	}
+	if c := f.class; c != nil && c.input.Malformed() != 0 {
+		f.engine.malformed.note(c.input.Malformed())
+	}
 	if c := f.class; c != nil { // a flow may wait for long, and needs none of this any more
 		c.request, c.labels, c.input = nil, nil, classify.Input{}
 	}
 	clear(f.bits)
+}
+
+// malformedCounts counts HTTP flows by the parts of their requests that are not what they should be.
+type malformedCounts [len(malformedParts)]atomic.Uint64
+
+// malformedParts are the stable names, by bit of classify.Malformed; baggage comes last.
+var malformedParts = [...]string{"json", "jwt", "body", "argument", "baggage"}
+
+func (c *malformedCounts) note(parts classify.Malformed) {
+	for i := range c {
+		if parts&(1<<i) != 0 {
+			c[i].Add(1)
+		}
+	}
+}
+
+// noteBaggage counts a request of whose baggage something was ignored.
+func (c *malformedCounts) noteBaggage(r *classify.Request) {
+	if r.IgnoredBaggage() > 0 {
+		c[len(c)-1].Add(1)
+	}
 }
 
 // evaluate runs one classifier.

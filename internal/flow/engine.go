@@ -49,6 +49,7 @@ type Engine struct {
 	authority ledger.Authority
 	cfg       Config
 	logger    *slog.Logger
+	malformed malformedCounts
 	snapshot  atomic.Pointer[snapshot]
 	pool      sync.Pool
 	sealer    cipher.AEAD

@@ -239,6 +239,9 @@ func (f *Flow) resolve(r *Request) bool {
 		}
 		f.values[i] = label.Value{Text: text, Present: ok}
 	}
+	if r.HTTP != nil {
+		f.engine.malformed.noteBaggage(r.HTTP)
+	}
 	if r.HTTP != nil && len(f.point.classifiers) > 0 {
 		f.classify(r)
 	}

@@ -29,6 +29,9 @@ var (
 		"How long the work of admitted flows took, without the time in queues.", []string{"control_point"}, nil)
 	descClassifier = prometheus.NewDesc("sluice_classifier_evaluations_total",
 		"Flows that a classifier of a policy looked at, by result: ok, or why it made no labels.", []string{"policy", "index", "result"}, nil)
+	descMalformed = prometheus.NewDesc("sluice_http_malformed_total",
+		"HTTP flows of whose request a part was not what it should be, and made no labels: json and jwt that rules read, a body that is not what its content-type says, an argument of a function of Rego such as GraphQL, or members of the baggage.",
+		[]string{"part"}, nil)
 	limiterLabels  = []string{"policy", "component", "kind"}
 	descDecisions  = prometheus.NewDesc("sluice_limiter_decisions_total", "Flows a limiter admitted or denied.", append(limiterLabels[:3:3], "verdict"), nil)
 	descTokens     = prometheus.NewDesc("sluice_limiter_tokens_total", "Tokens of the flows a limiter admitted or denied.", append(limiterLabels[:3:3], "verdict"), nil)
@@ -58,7 +61,7 @@ func (e *Engine) Collector() prometheus.Collector { return collector{e} }
 // Describe implements prometheus.Collector.
 func (c collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		descFlows, descFlowsWaiting, descFlowsFailed, descDuration, descClassifier, descDecisions, descTokens, descMissing, descPassed, descSampled,
+		descFlows, descFlowsWaiting, descFlowsFailed, descDuration, descClassifier, descMalformed, descDecisions, descTokens, descMissing, descPassed, descSampled,
 		descErrors, descInFlight, descCapacity, descFill, descAccounts, descWorkload, descWaiting,
 		descWaitTokens, descWait, descWaitMax, descPreempted, descDelayed,
 	} {
@@ -72,6 +75,9 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	snap := c.e.snapshot.Load()
 	for _, k := range snap.classifiers {
 		k.collect(ch)
+	}
+	for i, part := range malformedParts {
+		ch <- counterOf(descMalformed, float64(c.e.malformed[i].Load()), part)
 	}
 	for _, l := range snap.states {
 		collectLimiter(ch, l.overview())

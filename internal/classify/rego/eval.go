@@ -43,7 +43,11 @@ func (s *ruleset) Eval(in *classify.Input, out []classify.Label) ([]classify.Lab
 	}
 	defer s.language.leave()
 	input := inputOf(in, s.needs, s.bounds.MaxBodyBytes)
-	results, err := s.query.Eval(context.Background(), rego.EvalParsedInput(input), rego.EvalExternalCancel(stop))
+	var unread []topdown.Error
+	results, err := s.query.Eval(context.Background(), rego.EvalParsedInput(input), rego.EvalExternalCancel(stop), rego.EvalBuiltinErrorList(&unread))
+	if len(unread) > 0 {
+		in.Note(classify.MalformedArgument)
+	}
 	var refused *classify.Error
 	switch {
 	case errors.As(err, &refused):

@@ -120,6 +120,9 @@ func inputOf(in *classify.Input, n needs, limit int) ast.Value {
 		return s.object
 	}
 	s.make(in.Request, n&^s.made, limit)
+	if n&^s.made&needBody != 0 && s.body == nil {
+		in.Note(classify.MalformedBody)
+	}
 	s.made |= n
 	members := make([][2]*ast.Term, 0, 5)
 	add := func(need needs, key, value *ast.Term) {
