@@ -219,7 +219,7 @@ local function request(with_body)
   for name, value in pairs(ngx.req.get_headers(1000)) do
     headers[valid(name)] = valid(type(value) == "table" and table.concat(value, ", ") or tostring(value))
   end
-  headers["x-envoy-auth-partial-body"] = nil -- Sluice believes it, and here a client wrote it
+  headers["x-envoy-auth-partial-body"] = nil -- what only Envoy says, and here a client wrote it
   local var = ngx.var
   local text, size
   if with_body then

@@ -16,11 +16,15 @@ const (
 	maxNumberDigits = 1000
 )
 
-// Truncated tells whether the body is only the beginning of what the client sent, or longer than limit: Size or the header
-// content-length say more, or Envoy says so, whose Size is that before filters which change bodies. The error is that of a content-length that is no number.
+// Truncated tells whether the body is only the beginning of what the client sent, or longer than limit: Size or the
+// header content-length say more, or Envoy says so, whose Size is that before filters which change bodies. The error is
+// that of a content-length that is no number.
 func (r *Request) Truncated(limit int) (bool, error) {
-	partial, envoy := r.Headers["x-envoy-auth-partial-body"]
-	if len(r.Body) > limit || partial == "true" || !envoy && r.Size > int64(len(r.Body)) {
+	partial, says := r.Headers["x-envoy-auth-partial-body"]
+	if !r.Envoy {
+		partial, says = "", false
+	}
+	if len(r.Body) > limit || partial == "true" || !says && r.Size > int64(len(r.Body)) {
 		return true, nil
 	}
 	text, ok := r.Headers["content-length"]

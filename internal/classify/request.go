@@ -15,7 +15,7 @@ import (
 //
 //	http.method, http.target (path and query), http.host, http.scheme,
 //	http.flavor (1.0, 1.1, 2.0, 3.0), http.request_content_length (-1: not known),
-//	http.path (only with PathLabel)
+//	http.path (only with Envoy)
 //	http.request.header.<name>, name in lower case and '-' as '_'; none for names beginning with ':'
 //	aperture.source_fqdns, aperture.destination_fqdns: services, joined with ','
 //	the members of the baggage header, by their keys, except http.* and the two above: what a request is and
@@ -41,8 +41,9 @@ type Request struct {
 	Discovered bool
 	// Metadata is what proxies attach: metadataContext.filterMetadata of Envoy.
 	Metadata map[string]any
-	// PathLabel adds the label http.path, which requests that come by Envoy have.
-	PathLabel bool
+	// Envoy tells that Envoy asks. Such requests have the label http.path, and only of them the header
+	// x-envoy-auth-partial-body counts, which anybody could send.
+	Envoy bool
 
 	baggage baggage
 }
@@ -127,7 +128,7 @@ func (r *Request) attribute(key string) (value string, ok bool) {
 	case keyLength:
 		return strconv.FormatInt(max(r.Size, -1), 10), true
 	case keyPath:
-		return withoutQuery(r.Path), r.PathLabel
+		return withoutQuery(r.Path), r.Envoy
 	}
 	return "", false
 }

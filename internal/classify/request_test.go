@@ -61,7 +61,7 @@ func TestLabels(t *testing.T) {
 			t.Errorf("%q: got %q, want no label", absent, value)
 		}
 	}
-	r = &classify.Request{Path: "/a?b", PathLabel: true, Discovered: true, Size: -1, Protocol: "HTTP/1.1", Headers: map[string]string{"baggage": "aperture.source_fqdns=forged"}}
+	r = &classify.Request{Path: "/a?b", Envoy: true, Discovered: true, Size: -1, Protocol: "HTTP/1.1", Headers: map[string]string{"baggage": "aperture.source_fqdns=forged"}}
 	want = map[string]string{
 		"http.method": "+", "http.target": "+/a?b", "http.path": "+/a", "http.host": "+", "http.scheme": "+", "http.flavor": "+1.1",
 		"http.request_content_length": "-1", "aperture.source_fqdns": "+UNKNOWN", "aperture.destination_fqdns": "+UNKNOWN",

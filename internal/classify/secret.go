@@ -18,7 +18,7 @@ func (r *Request) WithoutSecrets() *Request {
 		ID: r.ID, Method: r.Method, Path: ShowPath(r.Path), Host: r.Host, Scheme: r.Scheme, Protocol: r.Protocol,
 		Headers: make(map[string]string, len(r.Headers)), Size: r.Size, Body: r.Body, Source: r.Source, Destination: r.Destination,
 		SourceServices: r.SourceServices, DestinationServices: r.DestinationServices, Discovered: r.Discovered,
-		Metadata: r.Metadata, PathLabel: r.PathLabel,
+		Metadata: r.Metadata, Envoy: r.Envoy,
 	}
 	for name, value := range r.Headers {
 		out.Headers[name] = ShowHeader(name, value)

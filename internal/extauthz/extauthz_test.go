@@ -266,7 +266,7 @@ func TestRequestAttributes(t *testing.T) {
 	r := New(Config{Engine: newEngine(t)}).request(t.Context(), in.Attributes).HTTP
 	if r.ID != "1" || r.Method != "POST" || r.Path != "/cart?x=1" || r.Host != "shop" || r.Scheme != "http" || r.Protocol != "HTTP/1.1" ||
 		r.Size != 7 || r.Body != `{"a":1}` || r.Source.Text != "10.0.0.1" || r.Source.Port != 40000 ||
-		r.Destination.Text != "10.0.0.2" || r.Destination.Port != 8080 || !r.PathLabel || r.Headers["x-user"] != "ann" {
+		r.Destination.Text != "10.0.0.2" || r.Destination.Port != 8080 || !r.Envoy || r.Headers["x-user"] != "ann" {
 		t.Errorf("got %+v", r)
 	}
 	h.Headers = map[string]string{"X-User": "bob", "x-user": "ann", "X-Other": "o"}

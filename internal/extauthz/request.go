@@ -98,7 +98,7 @@ func fromEnvoy(a *authv3.AttributeContext) *classify.Request {
 		Protocol: in.GetProtocol(), Headers: fromEnvoyHeaders(in), Size: -1, Body: in.GetBody(),
 		Source:      fromEnvoyAddress(a.GetSource().GetAddress()),
 		Destination: fromEnvoyAddress(a.GetDestination().GetAddress()),
-		PathLabel:   true,
+		Envoy:       true,
 	}
 	if in != nil {
 		r.Size = in.Size

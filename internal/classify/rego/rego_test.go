@@ -263,7 +263,7 @@ func TestBodies(t *testing.T) {
 		"none":                  {nil, "hello", map[string]string{"body": "{}", "cut": "false"}},
 		"not UTF-8":             {header("application/json", ""), "{\"a\":\"\xff\"}", map[string]string{"body": "{-a-:-\uFFFD-}", "cut": "false"}},
 	} {
-		got, code := eval(t, set, &classify.Request{Headers: c.headers, Body: c.body})
+		got, code := eval(t, set, &classify.Request{Headers: c.headers, Body: c.body, Envoy: strings.HasPrefix(name, "envoy")})
 		if diff := cmp.Diff(c.want, got); diff != "" || code != 0 {
 			t.Errorf("%s: code %d (-want +got):\n%s", name, code, diff)
 		}

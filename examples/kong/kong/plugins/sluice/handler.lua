@@ -96,7 +96,7 @@ local function request(conf)
   for name, value in pairs(kong.request.get_headers(1000)) do
     headers[valid(name)] = valid(type(value) == "table" and table.concat(value, ", ") or tostring(value))
   end
-  headers["x-envoy-auth-partial-body"] = nil -- Sluice believes it, and here a client wrote it
+  headers["x-envoy-auth-partial-body"] = nil -- what only Envoy says, and here a client wrote it
   local text, size
   if conf.body then
     text, size = beginning(conf.body_bytes)
