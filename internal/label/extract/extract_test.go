@@ -3,10 +3,13 @@
 package extract_test
 
 import (
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 	"testing"
+	"unicode"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -96,11 +99,71 @@ func TestTemplates(t *testing.T) {
 			t.Errorf("got %q, want no match", got)
 		}
 	}
-	for _, bad := range []string{"/*/a", "/{a", "/a}", "/{a}b", "/{a}/b", "/{{a}}", "/a?b", ""} {
+	for _, bad := range []string{"/*/a", "/{a", "/a}", "/{a}b", "/{a}/b", "/{{a}}", "/a?b", "", "/./a", "/a/..", "/a/%2e%2E"} {
 		if _, err := extract.NewTemplates(map[string]string{bad: "x"}); err == nil {
 			t.Errorf("%q: want a refusal", bad)
 		}
 	}
+}
+
+// TestSpellings: a template matches however a client writes the path.
+func TestSpellings(t *testing.T) {
+	templates, err := extract.NewTemplates(map[string]string{
+		"/checkout": "checkout", "/a/{id}": "a", "/caf%c3%a9/%7Eann": "ann", "/.well-known/*": "known", "/": "root", "/a%2fb": "slash",
+		"/100%": "percent",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{
+		"/%63heckout": "checkout", "/%63%68%65%63%6B%6f%75%74": "checkout", "/./checkout": "checkout", "./checkout": "checkout",
+		"/a/../checkout": "checkout", "/a/b/../../checkout": "checkout", "/../../checkout": "checkout", "../checkout": "checkout",
+		"/checkout/.": "checkout", "/checkout/x/..": "checkout", "/%2e/checkout": "checkout", "/a/%2E%2e/checkout": "checkout",
+		"/a/.%2e/checkout?x=/..": "checkout", "//checkout": "checkout", "//./checkout//": "checkout", "/checkout/%2e#/..": "checkout",
+		"/a/1%2F2": "a", "/a/x/../%2e%2e%2f": "a", "/a/...": "a", "/a/.x": "a", "/a/%": "a", "/a/%4": "a", "/a/%zz": "a", "/a/b//..": "a",
+		"/caf%C3%A9/~ann": "ann", "/caf%c3%A9/%7eann": "ann", "/x/../caf%C3%a9/./~ann": "ann",
+		"/.well-known/x": "known", "/%2ewell-known": "known", "/a/..": "root", "/.": "root", "/..": "root", "/%2E%2E/": "root",
+		"/a%2Fb": "slash", "/a%2fb": "slash",
+		"/%2563heckout": "", "/%2fcheckout": "", "/checkout%2F": "", "/checkout%20": "", "/Checkout": "", "/%43heckout": "", "/checkout/..%2f": "",
+		"/%%36%33heckout": "", "/100%": "percent", "/100%25": "percent", "/100%2": "", "/%31%30%30%": "percent", "/a//../checkout": "a",
+	} {
+		if got, _ := templates.Match(path); got != want {
+			t.Errorf("%q: got %q, want %q", path, got, want)
+		}
+	}
+	for _, plain := range []string{"/checkout", "/a/17?x=%41/../", "/.well-known/x/.y", "/a/1%2F2%20%C3", "/caf%C3%A9/~ann"} {
+		if n := testing.AllocsPerRun(100, func() { templates.Match(plain) }); n != 0 {
+			t.Errorf("%q: %v allocations, want none", plain, n)
+		}
+	}
+}
+
+var encoded = regexp.MustCompile(`%([0-9A-Fa-f]{2})?`)
+
+// normalized is the path alone, written in the plainest way.
+func normalized(path string) string {
+	if i := strings.IndexAny(path, "?#"); i >= 0 {
+		path = path[:i]
+	}
+	path = encoded.ReplaceAllStringFunc(path, func(s string) string {
+		if s == "%" {
+			return "%25"
+		}
+		if b, _ := hex.DecodeString(s[1:]); b[0] < 0x80 && (b[0] >= '0' && b[0] <= '9' || unicode.IsLetter(rune(b[0])) || strings.Contains("-._~", string(b))) {
+			return string(b)
+		}
+		return strings.ToUpper(s)
+	})
+	var kept []string
+	for _, s := range strings.Split(strings.TrimPrefix(path, "/"), "/") {
+		switch {
+		case s == ".." && len(kept) > 0:
+			kept = kept[:len(kept)-1]
+		case s != "." && s != "..":
+			kept = append(kept, s)
+		}
+	}
+	return strings.Join(kept, "/")
 }
 
 // TestOrder: the most specific template comes first, whatever the order of the map.
@@ -128,6 +191,9 @@ func FuzzTemplate(f *testing.F) {
 	f.Add("/users/{id}/*", "/users/1?x")
 	f.Add("/", "//")
 	f.Add("/a/b", "a/b/")
+	f.Add("/a/{x}", "/b/%2e%2E/./%61/%2f?/..")
+	f.Add("/%41%c3", "//../A%C3/.#")
+	f.Add("/%7%41", "/%257A")
 	f.Fuzz(func(t *testing.T, template, path string) {
 		parsed, err := extract.ParseTemplate(template)
 		if err != nil {
@@ -144,7 +210,7 @@ func FuzzTemplate(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		bare, _, _ := strings.Cut(path, "?")
+		bare := normalized(path)
 		segments := strings.Split(strings.Trim(bare, "/"), "/")
 		if strings.Trim(bare, "/") == "" {
 			segments = nil
@@ -189,8 +255,12 @@ func BenchmarkTemplates(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	b.ReportAllocs()
-	for b.Loop() {
-		templates.Match("/service49/17/orders?page=2")
+	for _, path := range []string{"/service49/17/orders?page=2", "/%73ervice49/x/../17/orders?page=2"} {
+		b.Run(path, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				templates.Match(path)
+			}
+		})
 	}
 }

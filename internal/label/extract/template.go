@@ -11,7 +11,7 @@ import (
 
 // Template is a template of paths, such as /users/{id}/*: first segments that are compared as they are, then
 // parameters in braces that stand for any segment, then perhaps a '*' for any rest, also for none. The slash
-// at its beginning may be missing.
+// at its beginning may be missing. It is compared with paths as RFC 3986, section 6.2.2, normalises them.
 type Template struct {
 	Prefix     []string
 	Parameters int
@@ -25,6 +25,7 @@ func ParseTemplate(text string) (Template, error) {
 		return t, &Error{Message: "an empty path template", Want: "a path such as /users/{id}"}
 	}
 	for segment := range strings.SplitSeq(text, "/") {
+		segment = decodeUnreserved(segment)
 		switch {
 		case segment == "":
 		case t.Rest:
@@ -40,6 +41,8 @@ func ParseTemplate(text string) (Template, error) {
 			return t, &Error{Message: fmt.Sprintf("the segment %q comes after a parameter", segment), Hint: "parameters come last; use '*' for any rest"}
 		case strings.ContainsAny(segment, "?#"):
 			return t, &Error{Message: "a template is compared with the path alone, without the query", Hint: "leave out what follows '?'"}
+		case isDots(segment):
+			return t, &Error{Message: fmt.Sprintf("paths are compared without segments %q", segment), Hint: "leave it out"}
 		default:
 			t.Prefix = append(t.Prefix, segment)
 		}
@@ -104,12 +107,13 @@ func NewTemplates(values map[string]string) (*Templates, error) {
 	return t, nil
 }
 
-// Match finds the value for a path, whose query and outer slashes do not count. It does not allocate.
+// Match finds the value for a path, whose query and outer slashes do not count: /%63art, /./cart and /a/../cart are
+// /cart, and %2F is no slash. It allocates only for paths that are written in such ways.
 func (t *Templates) Match(path string) (value string, ok bool) {
 	if i := strings.IndexAny(path, "?#"); i >= 0 { // servers that take a fragment pass over it
 		path = path[:i]
 	}
-	path = strings.Trim(path, "/")
+	path = strings.Trim(normal(path), "/")
 	segments := 0
 	if path != "" {
 		segments = strings.Count(path, "/") + 1
