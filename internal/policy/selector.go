@@ -109,6 +109,7 @@ type EqualsExpression struct {
 type MatchesExpression struct {
 	// Label to look at.
 	Label string `json:"label" check:"required"`
-	// RE2 expression. It may match anywhere; write ^ and $ to match the whole value.
+	// RE2 expression. It may match anywhere; write ^ and $ to match the whole value. Of a very long value only the
+	// beginning is looked at, as if it ended there: 4096 bytes at least, and the more the simpler the expression is.
 	Regex string `json:"regex" check:"required,regexp"`
 }
