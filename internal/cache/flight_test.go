@@ -212,6 +212,44 @@ func TestNotTooManyWait(t *testing.T) {
 	})
 }
 
+// TestManyGiveUpInTime: of many that wait for a leader which is gone, the last ones stop earlier, so that all can be
+// answered before their time is over.
+func TestManyGiveUpInTime(t *testing.T) {
+	for timeout, want := range map[time.Duration][3]int{ // told 101 ms before the end, 51 ms before it, and at it
+		10 * time.Second:       {1780, 2780, 4000}, // one every 50 µs
+		500 * time.Millisecond: {0, 0, 4000},       // no earlier than a tenth of the wait
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			c := open(t)
+			mustLead(t, c, cache.CoalesceWait)
+			all := make([]*caller, 4000)
+			for i := range all {
+				all[i] = mustWait(t, c, timeout)
+			}
+			told := func() (n int) {
+				synctest.Wait()
+				for _, w := range all {
+					n += len(w.told)
+				}
+				return n
+			}
+			var got [3]int
+			time.Sleep(timeout - 101*time.Millisecond)
+			got[0] = told()
+			time.Sleep(50 * time.Millisecond)
+			got[1] = told()
+			if len(all[0].told) != 0 {
+				t.Error("the first one does not wait until its time is over")
+			}
+			time.Sleep(51 * time.Millisecond)
+			got[2] = told()
+			if got != want {
+				t.Errorf("%s: told %v, want %v", timeout, got, want)
+			}
+		})
+	}
+}
+
 func TestCancelledCallersAreForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := open(t)
