@@ -16,6 +16,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -65,6 +66,7 @@ type Door struct {
 	started  time.Time
 	metrics  *metrics
 	records  turnstile
+	previews atomic.Int64  // that are running
 	closed   chan struct{} // by Drain
 	close    func()
 	paths    map[string]http.Handler

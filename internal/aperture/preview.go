@@ -32,6 +32,8 @@ const (
 	mostBytes   = 3 << 20  // of one answer: clients of gRPC take messages of 4 MiB
 	mostOfBody  = 16 << 10 // of one request that are shown
 	mostPending = 16       // flows that have passed and are not shown yet; others are passed over
+
+	mostPreviews = flow.MaxTaps / 2 // at a time, so that `sluice preview` always has some
 )
 
 // PreviewFlowLabels implements FlowPreviewServiceServer.
@@ -115,8 +117,11 @@ func (d *Door) preview(ctx context.Context, in *previewv1.PreviewRequest, show f
 	if err != nil {
 		return status.Error(codes.InvalidArgument, "label_matcher: "+err.Error())
 	}
-	if d.engine.Taps() >= flow.MaxTaps {
-		return status.Errorf(codes.ResourceExhausted, "%d previews are running, which is the most at a time: try again later", flow.MaxTaps)
+	defer d.previews.Add(-1)
+	if d.previews.Add(1) > mostPreviews || d.engine.Taps() >= flow.MaxTaps {
+		return status.Errorf(codes.ResourceExhausted,
+			"%d previews by the API of Aperture are running, which is the most at a time, or %d with those by `sluice preview`: try again later",
+			mostPreviews, flow.MaxTaps)
 	}
 	service := in.Service
 	if service == anyService {

@@ -3,10 +3,17 @@
 package aperture
 
 import (
+	"context"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	previewv1 "github.com/sluice-project/sluice/api/gen/aperture/flowcontrol/preview/v1"
 	"github.com/sluice-project/sluice/internal/flow"
 )
 
@@ -33,4 +40,41 @@ func TestPreviewsHideSecrets(t *testing.T) {
 			t.Errorf("%s: got %d: %s", kind, w.Code, got)
 		}
 	}
+}
+
+// TestPreviewsLeaveTaps: previews of Aperture leave half of the taps to others.
+func TestPreviewsLeaveTaps(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDoor(t, flow.Set{})
+		ctx, cancel := context.WithCancel(t.Context())
+		in := &previewv1.PreviewRequest{ControlPoint: "web", Samples: 1}
+		var running sync.WaitGroup
+		for range flow.MaxTaps / 2 {
+			running.Go(func() {
+				if _, err := (previewService{d: d}).PreviewFlowLabels(ctx, in); status.Code(err) != codes.Canceled {
+					t.Errorf("got %v, want canceled", err)
+				}
+			})
+		}
+		synctest.Wait()
+		for range 2 * flow.MaxTaps { // refusals do not count
+			if _, err := (previewService{d: d}).PreviewHTTPRequests(ctx, in); status.Code(err) != codes.ResourceExhausted {
+				t.Fatalf("one more: got %v, want resource exhausted", err)
+			}
+		}
+		if n := d.engine.Taps(); n != flow.MaxTaps/2 {
+			t.Errorf("%d taps, want %d", n, flow.MaxTaps/2)
+		}
+		cancel()
+		running.Wait()
+		ctx, cancel = context.WithCancel(t.Context())
+		running.Go(func() {
+			if _, err := (previewService{d: d}).PreviewFlowLabels(ctx, in); status.Code(err) != codes.Canceled {
+				t.Errorf("after the others: got %v, want canceled", err)
+			}
+		})
+		synctest.Wait()
+		cancel()
+		running.Wait()
+	})
 }
