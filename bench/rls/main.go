@@ -22,7 +22,7 @@ import (
 )
 
 func main() {
-	serve := flag.String("serve", "", "internal: run this server instead: noop or sluice")
+	serve := flag.String("serve", "", "internal: run this server instead")
 	length := flag.Float64("seconds", 3, "length of each measurement in seconds")
 	rounds := flag.Int("rounds", 5, "rounds; the servers take turns and the median counts")
 	profile := flag.String("profile", "", "write a CPU profile of Sluice to this file")

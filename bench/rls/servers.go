@@ -22,6 +22,7 @@ import (
 
 	"github.com/sluice-project/sluice/internal/app"
 	"github.com/sluice-project/sluice/internal/config"
+	"github.com/sluice-project/sluice/internal/rls"
 )
 
 // server is one or more processes that serve together.
@@ -56,7 +57,7 @@ func startAll(o options) (servers []server, stop func(), err error) {
 			stops[i]()
 		}
 	}
-	for _, name := range []string{"noop", "sluice"} {
+	for _, name := range []string{"noop", plainName, "sluice"} {
 		s, end, err := startSelf(name, o.profile)
 		if err != nil {
 			return nil, stop, err
@@ -121,8 +122,11 @@ func end(cmd *exec.Cmd) func() {
 func runServer(name, profile string) error {
 	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer cancel()
-	if name == "sluice" {
-		return runProduct(ctx, profile)
+	switch name {
+	case "sluice":
+		return runProduct(ctx, profile, nil)
+	case plainName:
+		return runProduct(ctx, "", func(c *config.Config) { c.EnvoyRateLimit.Headers = string(rls.HeadersNone) })
 	}
 	lis, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -144,8 +148,11 @@ func (noop) ShouldRateLimit(context.Context, *rlsv3.RateLimitRequest) (*rlsv3.Ra
 	return &rlsv3.RateLimitResponse{OverallCode: rlsv3.RateLimitResponse_OK}, nil
 }
 
-// runProduct is `sluice serve` as it ships, with a limit by descriptor that never denies.
-func runProduct(ctx context.Context, profile string) error {
+// plainName is Sluice without RateLimit headers in its answers, which envoyproxy/ratelimit leaves out, too, unless told.
+const plainName = "sluice without headers"
+
+// runProduct is `sluice serve` as it ships, with a limit by descriptor that never denies. change may be nil.
+func runProduct(ctx context.Context, profile string, change func(*config.Config)) error {
 	dir, err := os.MkdirTemp("", "sluice-bench")
 	if err != nil {
 		return err
@@ -160,6 +167,9 @@ func runProduct(ctx context.Context, profile string) error {
 	}
 	c := config.Default()
 	c.Listen, c.DataDir, c.PolicyDir = "127.0.0.1:0", filepath.Join(dir, "data"), policies
+	if change != nil {
+		change(&c)
+	}
 	a, err := app.Start(ctx, c, app.Options{LogTo: io.Discard})
 	if err != nil {
 		return err
