@@ -27,7 +27,7 @@ func matcher(m *languagev1.LabelMatcher) (label.Expr, error) {
 		requirements = m.GetMatchExpressions()
 	}
 	for _, r := range requirements {
-		e, err := requirement(r)
+		e, err := label.Require(r.GetKey(), r.GetOperator(), r.GetValues())
 		if err != nil {
 			return label.Expr{}, err
 		}
@@ -41,22 +41,6 @@ func matcher(m *languagev1.LabelMatcher) (label.Expr, error) {
 		all = append(all, e)
 	}
 	return label.And(all...), nil
-}
-
-func requirement(r *languagev1.MatchRequirement) (label.Expr, error) {
-	in := label.Expr{Op: label.In, Key: r.GetKey(), Texts: r.GetValues()}
-	exists := label.Expr{Op: label.Exists, Key: r.GetKey()}
-	switch r.GetOperator() {
-	case "In":
-		return in, nil
-	case "NotIn":
-		return label.Negate(in), nil
-	case "Exists":
-		return exists, nil
-	case "DoesNotExist":
-		return label.Negate(exists), nil
-	}
-	return label.Expr{}, fmt.Errorf("operator %q, want In, NotIn, Exists or DoesNotExist", r.GetOperator())
 }
 
 func expression(e *languagev1.Expression, depth int) (label.Expr, error) {

@@ -420,7 +420,7 @@ func (f *Flow) cost(st *stage) bool {
 		return true
 	}
 	if !limit.ValidTokens(n) {
-		f.Verdict.Detail = "label " + printable(st.spec.TokensKey) + ": " + printable(classify.ShowLabel(st.spec.TokensKey, v.Text)) +
+		f.Verdict.Detail = "label " + label.Printable(st.spec.TokensKey) + ": " + label.Printable(classify.ShowLabel(st.spec.TokensKey, v.Text)) +
 			" is not a number of tokens; expected 0 to 9007199254740992"
 		return false
 	}

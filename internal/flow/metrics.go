@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/sluice-project/sluice/internal/classify"
+	"github.com/sluice-project/sluice/internal/label"
 )
 
 // Metrics are read when they are scraped, from counters that the decision path keeps anyway: no label
@@ -105,7 +106,7 @@ func gaugeOf(d *prometheus.Desc, v float64, labels ...string) prometheus.Metric 
 // stay different, whatever callers send, because one series twice spoils all metrics.
 func seriesName(s string) string {
 	const mark = "�" // of names that were changed
-	p := printable(s)
+	p := label.Printable(s)
 	if p == s && !strings.Contains(s, mark) {
 		return s
 	}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/sluice-project/sluice/internal/label"
 	"github.com/sluice-project/sluice/internal/ledger"
 	"github.com/sluice-project/sluice/internal/sched"
 )
@@ -201,7 +202,7 @@ func (e *Engine) Queued(most int) []QueuedFlow {
 			continue
 		}
 		l.queue.Each(most-len(out), func(q sched.Queued) {
-			q.Key, q.Workload, q.Fairness = printable(q.Key), printable(q.Workload), printable(q.Fairness)
+			q.Key, q.Workload, q.Fairness = label.Printable(q.Key), label.Printable(q.Workload), label.Printable(q.Fairness)
 			out = append(out, QueuedFlow{l.spec.Load(), q})
 		})
 	}

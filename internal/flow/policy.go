@@ -256,9 +256,9 @@ func fromMatcher(m *policy.LabelMatcher) (label.Expr, error) {
 		all = append(all, label.Equal(key, m.MatchLabels[key]))
 	}
 	for _, r := range m.Requirements() {
-		e, err := fromRequirement(&r)
+		e, err := label.Require(r.Key, r.Operator, r.Values)
 		if err != nil {
-			return label.Expr{}, err
+			return label.Expr{}, fmt.Errorf("label matcher: %w", err)
 		}
 		all = append(all, e)
 	}
@@ -270,22 +270,6 @@ func fromMatcher(m *policy.LabelMatcher) (label.Expr, error) {
 		all = append(all, e)
 	}
 	return label.And(all...), nil
-}
-
-func fromRequirement(r *policy.MatchRequirement) (label.Expr, error) {
-	in := label.Expr{Op: label.In, Key: r.Key, Texts: r.Values}
-	exists := label.Expr{Op: label.Exists, Key: r.Key}
-	switch r.Operator {
-	case "In":
-		return in, nil
-	case "NotIn":
-		return label.Negate(in), nil
-	case "Exists":
-		return exists, nil
-	case "DoesNotExist":
-		return label.Negate(exists), nil
-	}
-	return label.Expr{}, fmt.Errorf("label matcher: operator %q, want In, NotIn, Exists or DoesNotExist", r.Operator)
 }
 
 func fromExpression(e *policy.Expression) (label.Expr, error) {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sluice-project/sluice/internal/label"
 	"github.com/sluice-project/sluice/internal/limit"
 	"github.com/sluice-project/sluice/internal/sched"
 )
@@ -124,21 +125,7 @@ func accountName(spec *LimiterSpec, key string) string {
 	if spec.LimitBy == "" {
 		return "default"
 	}
-	return printable(spec.LimitBy) + ":" + printable(key)
-}
-
-// printable makes a label value fit for a message: valid UTF-8, no control characters, not too long.
-func printable(s string) string {
-	const longest = 80
-	if len(s) > longest {
-		s = s[:longest] + "…"
-	}
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
-			return '·'
-		}
-		return r
-	}, strings.ToValidUTF8(s, "�"))
+	return label.Printable(spec.LimitBy) + ":" + label.Printable(key)
 }
 
 // Message says the same in one plain sentence.
@@ -184,7 +171,7 @@ func (v *Verdict) sampled() string {
 	}
 	text := who + ": lets in " + number(s.Sample.Percentage) + " % of the flows"
 	if s.LimitBy != "" && v.Key != "" {
-		return text + ", and not " + printable(s.LimitBy) + " " + printable(v.Key)
+		return text + ", and not " + label.Printable(s.LimitBy) + " " + label.Printable(v.Key)
 	}
 	return text + ", and not this one"
 }

@@ -30,20 +30,6 @@ func set(h http.Header, name, value string) {
 	}
 }
 
-// printable makes text of a URL fit for a message.
-func printable(text string) string {
-	const longest = 80
-	if len(text) > longest {
-		text = text[:longest] + "…"
-	}
-	return strings.Map(func(c rune) rune {
-		if c < ' ' || c == 0x7f {
-			return '·'
-		}
-		return c
-	}, strings.ToValidUTF8(text, "�"))
-}
-
 // deny answers what the client of the proxy shall see.
 func deny(w http.ResponseWriter, r *http.Request, v *flow.Verdict, status int) {
 	h := w.Header()

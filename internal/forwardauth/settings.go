@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/sluice-project/sluice/internal/label"
 )
 
 // settings are what the URL of a question says:
@@ -57,7 +59,7 @@ func (d *Door) settingsOf(u *url.URL) (settings, error) {
 		}
 		for name, values := range query {
 			if err := s.set(name, values); err != nil {
-				return s, fmt.Errorf("forward-auth: %s: %w", printable(name), err)
+				return s, fmt.Errorf("forward-auth: %s: %w", label.Printable(name), err)
 			}
 		}
 	}
@@ -115,7 +117,7 @@ func (s *settings) set(name string, values []string) (err error) {
 // oneOf tells whether the value is the second one.
 func oneOf(value, first, second string) (isSecond bool, err error) {
 	if value != first && value != second {
-		return false, fmt.Errorf("got %q, want %s or %s", printable(value), first, second)
+		return false, fmt.Errorf("got %q, want %s or %s", label.Printable(value), first, second)
 	}
 	return value == second, nil
 }
@@ -123,7 +125,7 @@ func oneOf(value, first, second string) (isSecond bool, err error) {
 func number(value string, least, most int) (int, error) {
 	n, err := strconv.Atoi(value)
 	if err != nil || n < least || n > most {
-		return 0, fmt.Errorf("got %q, want a number from %d to %d", printable(value), least, most)
+		return 0, fmt.Errorf("got %q, want a number from %d to %d", label.Printable(value), least, most)
 	}
 	return n, nil
 }
@@ -131,7 +133,7 @@ func number(value string, least, most int) (int, error) {
 func timeout(value string) (time.Duration, error) {
 	t, err := time.ParseDuration(value)
 	if err != nil || t < 0 || t > longestTimeout {
-		return 0, fmt.Errorf("got %q, want a duration from 0s to %s, for example 250ms", printable(value), longestTimeout)
+		return 0, fmt.Errorf("got %q, want a duration from 0s to %s, for example 250ms", label.Printable(value), longestTimeout)
 	}
 	return t, nil
 }
@@ -143,7 +145,7 @@ func names(value string) ([]string, error) {
 	}
 	for _, name := range list {
 		if name == "" || strings.ContainsFunc(name, func(c rune) bool { return c <= ' ' || c > '~' || strings.ContainsRune(`"(),/:;<=>?@[\]{}`, c) }) {
-			return nil, fmt.Errorf("got %q, want names that a header can have, separated by commas", printable(name))
+			return nil, fmt.Errorf("got %q, want names that a header can have, separated by commas", label.Printable(name))
 		}
 	}
 	return list, nil

@@ -8,9 +8,11 @@
 package label
 
 import (
+	"fmt"
 	"regexp"
 	"regexp/syntax"
 	"slices"
+	"strings"
 )
 
 // Value is the value of one label of a flow. The zero Value is an absent label, which differs from a
@@ -75,6 +77,38 @@ func And(of ...Expr) Expr {
 
 // Negate turns an expression into its opposite.
 func Negate(e Expr) Expr { return Expr{Op: Not, Of: []Expr{e}} }
+
+// Require is a requirement on one label, in the words of policies: In, NotIn, Exists or DoesNotExist. An absent label is
+// in no list, so NotIn matches it.
+func Require(key, operator string, values []string) (Expr, error) {
+	in := Expr{Op: In, Key: key, Texts: values}
+	exists := Expr{Op: Exists, Key: key}
+	switch operator {
+	case "In":
+		return in, nil
+	case "NotIn":
+		return Negate(in), nil
+	case "Exists":
+		return exists, nil
+	case "DoesNotExist":
+		return Negate(exists), nil
+	}
+	return Expr{}, fmt.Errorf("operator %q, want In, NotIn, Exists or DoesNotExist", operator)
+}
+
+// Printable makes a value that strangers chose fit for a message: valid UTF-8, no control characters, not too long.
+func Printable(s string) string {
+	const longest = 80
+	if len(s) > longest {
+		s = s[:longest] + "…"
+	}
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return '·'
+		}
+		return r
+	}, strings.ToValidUTF8(s, "�"))
+}
 
 // Walk calls f with every key that the expression reads; a key may come more than once.
 func (e Expr) Walk(f func(key string)) {

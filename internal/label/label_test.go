@@ -87,3 +87,33 @@ func TestLongValue(t *testing.T) {
 		t.Error("an easy expression does not see the end of 100 KB")
 	}
 }
+
+func TestRequire(t *testing.T) {
+	for operator, want := range map[string][3]bool{ // for the value x, the value y, and no label
+		"In": {true, false, false}, "NotIn": {false, true, true}, "Exists": {true, true, false}, "DoesNotExist": {false, false, true},
+	} {
+		e, err := Require("a", operator, []string{"x"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := bindAB(e)
+		for i, v := range []Values{{{"x", true}}, {{"y", true}}, {{}}} {
+			if got := p.Match(v); got != want[i] {
+				t.Errorf("%s with %v: got %v, want %v", operator, v, got, want[i])
+			}
+		}
+	}
+	if _, err := Require("a", "Is", nil); err == nil {
+		t.Error("an unknown operator is taken")
+	}
+}
+
+func TestPrintable(t *testing.T) {
+	for in, want := range map[string]string{
+		"plain": "plain", "a\nb\x00": "a·b·", "\xff": "�", string(make([]byte, 81)): strings.Repeat("·", 80) + "…",
+	} {
+		if got := Printable(in); got != want {
+			t.Errorf("%q: got %q, want %q", in, got, want)
+		}
+	}
+}
