@@ -7,7 +7,6 @@ import (
 	"encoding/base64"
 	"net/netip"
 	"strconv"
-	"strings"
 	"sync/atomic"
 
 	"connectrpc.com/connect"
@@ -110,14 +109,14 @@ func (s *DiscoveryService) ListControlPoints(_ context.Context, in *discoveryv1.
 
 func toAPIPoint(p *flow.PointView) *discoveryv1.ControlPoint {
 	out := &discoveryv1.ControlPoint{
-		Name: printableText(p.Name), Type: "feature", FlowsPerSecond: p.FlowsPerSecond, DeniedPerSecond: p.DeniedPerSecond,
+		Name: validText(p.Name), Type: "feature", FlowsPerSecond: p.FlowsPerSecond, DeniedPerSecond: p.DeniedPerSecond,
 		Flows: p.Flows, Policies: p.Policies, LastSeen: optionalTime(p.LastSeen),
 	}
 	if p.HTTP {
 		out.Type = "http"
 	}
 	for _, name := range p.Services {
-		out.Services = append(out.Services, printableText(name))
+		out.Services = append(out.Services, validText(name))
 	}
 	for i := range p.Labels {
 		l := &p.Labels[i]
@@ -130,8 +129,6 @@ func toAPIPoint(p *flow.PointView) *discoveryv1.ControlPoint {
 	}
 	return out
 }
-
-func printableText(s string) string { return strings.ToValidUTF8(s, "�") }
 
 // ListServices implements DiscoveryServiceServer. A page also ends when its services have 10,000 entities together;
 // of a single service with more, the first 10,000 are listed.
@@ -164,18 +161,18 @@ func (s *DiscoveryService) ListServices(_ context.Context, in *discoveryv1.ListS
 	}
 	for _, one := range s.directory.Sources() {
 		out.Sources = append(out.Sources, &discoveryv1.Source{
-			Name: one.Name, Entities: int32(one.Entities), LastUpdate: optionalTime(one.Updated), Error: printableText(one.Problem),
+			Name: one.Name, Entities: int32(one.Entities), LastUpdate: optionalTime(one.Updated), Error: validText(one.Problem),
 		})
 	}
 	return out, nil
 }
 
 func toAPIService(s *discovery.Service) *discoveryv1.Service {
-	out := &discoveryv1.Service{Name: printableText(s.Name)}
+	out := &discoveryv1.Service{Name: validText(s.Name)}
 	for i := range s.Entities {
 		e := &s.Entities[i]
 		out.Entities = append(out.Entities, &discoveryv1.Entity{
-			Address: e.Address, Name: printableText(e.Name), Namespace: printableText(e.Namespace), Node: printableText(e.Node), Source: e.Source,
+			Address: e.Address, Name: validText(e.Name), Namespace: validText(e.Namespace), Node: validText(e.Node), Source: e.Source,
 		})
 	}
 	return out

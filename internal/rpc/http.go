@@ -85,6 +85,9 @@ func (s *Server) counted(next http.Handler) http.Handler {
 // splitGRPC serves calls of gRPC from clients that speak both versions of HTTP, such as those built on OkHttp. It costs
 // more than on connections of their own, which clients get that offer HTTP/2 only.
 func (s *Server) splitGRPC(next http.Handler) http.Handler {
+	if s.mixed == nil {
+		return next
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		kind := r.Header.Get("Content-Type")
 		if r.ProtoMajor != 2 || !strings.HasPrefix(kind, "application/grpc") || strings.HasPrefix(kind, "application/grpc-web") {

@@ -113,7 +113,7 @@ func (v view) sample(one *tapped) *discoveryv1.PreviewFlowsResponse {
 	}
 	v.verdict(out, one.Verdict)
 	for _, name := range one.Services {
-		out.Services = append(out.Services, printableText(name))
+		out.Services = append(out.Services, validText(name))
 	}
 	for _, c := range one.Classifiers {
 		if c.Err != nil {
@@ -134,7 +134,7 @@ func (v view) verdict(out *discoveryv1.PreviewFlowsResponse, of flow.Verdict) {
 		out.Verdict = "admit"
 	}
 	if l := of.Limiter; l != nil {
-		out.Policy, out.Limiter = printableText(l.Policy), printableText(l.Component)
+		out.Policy, out.Limiter = validText(l.Policy), validText(l.Component)
 		if of.Key != "" {
 			of.Key = classify.ShowLabel(l.LimitBy, of.Key)
 		}

@@ -86,7 +86,7 @@ type Server struct {
 	config   ServerConfig
 	log      *slog.Logger
 	grpc     *grpc.Server
-	mixed    *grpc.Server    // for calls on connections that net/http serves
+	mixed    *grpc.Server    // for calls on connections that net/http serves; nil without TLS, as there are none
 	streams  map[string]bool // methods that do not end by themselves
 	http     *http.Server
 	health   *health.Server
@@ -114,7 +114,9 @@ func NewServer(config ServerConfig) (*Server, error) {
 	if err := checkPermissions(s.grpc); err != nil {
 		return nil, err
 	}
-	s.mixed, s.streams = s.newGRPC(), streamsOf(s.grpc)
+	if config.TLS != nil {
+		s.mixed, s.streams = s.newGRPC(), streamsOf(s.grpc)
+	}
 	handler, err := s.handler()
 	if err != nil {
 		return nil, fmt.Errorf("rpc: http.allowed_origins: %w", err)
@@ -125,7 +127,7 @@ func NewServer(config ServerConfig) (*Server, error) {
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
-		Protocols:         protocols(),
+		Protocols:         protocols(config.TLS != nil),
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
 	return s, nil
@@ -173,11 +175,12 @@ func (s *Server) newGRPC() *grpc.Server {
 	return g
 }
 
-// protocols are those that net/http speaks. Encryption is the entrance's business.
-func protocols() *http.Protocols {
+// protocols are those that net/http speaks. Encryption is the entrance's business, and without it all of HTTP/2 goes to
+// grpc-go.
+func protocols(encrypted bool) *http.Protocols {
 	p := new(http.Protocols)
 	p.SetHTTP1(true)
-	p.SetUnencryptedHTTP2(true)
+	p.SetUnencryptedHTTP2(encrypted)
 	return p
 }
 
@@ -286,7 +289,9 @@ func (s *Server) stopHTTP(ctx context.Context) {
 	}
 	s.endWatch()
 	awaitZero(context.Background(), &s.requests) // Close does not wait for handlers
-	s.mixed.Stop()
+	if s.mixed != nil {
+		s.mixed.Stop()
+	}
 }
 
 // awaitZero waits until nothing is counted or ctx ends.

@@ -109,5 +109,5 @@ func cutText(s string, most int) string {
 		}
 		s = s[:end] + "…"
 	}
-	return printableText(s)
+	return validText(s)
 }
